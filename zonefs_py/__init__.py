@@ -1,0 +1,62 @@
+"""Linux zonefs in userspace: zoned block devices, real or emulated, as a filesystem of zone files.
+
+The Python API is the file system itself, without a mount::
+
+    from zonefs_py import Filesystem, open_device
+
+    with Filesystem(open_device("disk")) as fs:
+        handle = fs.open("seq/0", os.O_RDWR | os.O_DIRECT)
+        fs.write(handle, 0, bytes(4096))
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "ErrorsPolicy": "zonefs_py.config",
+    "FormatOptions": "zonefs_py.config",
+    "MountOptions": "zonefs_py.config",
+    "Filesystem": "zonefs_py.fs.filesystem",
+    "AttributeChanges": "zonefs_py.fs.filesystem",
+    "format_device": "zonefs_py.fs.format",
+    "MemoryDevice": "zonefs_py.device.memory",
+    "create_device": "zonefs_py.device.emulated",
+    "open_device": "zonefs_py.device.emulated",
+    "Geometry": "zonefs_py.zone",
+    "ZonefsError": "zonefs_py.errors",
+}
+
+__all__ = [
+    "AttributeChanges",
+    "ErrorsPolicy",
+    "Filesystem",
+    "FormatOptions",
+    "Geometry",
+    "MemoryDevice",
+    "MountOptions",
+    "ZonefsError",
+    "create_device",
+    "format_device",
+    "open_device",
+]
+
+if TYPE_CHECKING:
+    from zonefs_py.config import ErrorsPolicy, FormatOptions, MountOptions
+    from zonefs_py.device.emulated import create_device, open_device
+    from zonefs_py.device.memory import MemoryDevice
+    from zonefs_py.errors import ZonefsError
+    from zonefs_py.fs.filesystem import AttributeChanges, Filesystem
+    from zonefs_py.fs.format import format_device
+    from zonefs_py.zone import Geometry
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded when first used: the command line must start quickly, and `--version` needs none of it.
+    if name in _HOMES:
+        from importlib import import_module
+
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

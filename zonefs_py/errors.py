@@ -1,0 +1,170 @@
+"""Every error of ours and its errno: the only module that knows errno numbers.
+
+A class declares its errno; there is no second table. Our errors do not derive from OSError, so that a stray
+``except OSError`` does not swallow them. `from_os_error` reads the same knowledge backwards, as the kernel's
+``blk_errors[]`` serves both directions.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import ClassVar
+
+
+class ZonefsError(Exception):
+    """Base of all our errors. ``errno`` is what a system call answers for it."""
+
+    errno: ClassVar[int] = errno.EIO
+
+    def __init_subclass__(cls, *, errno: int | None = None) -> None:
+        super().__init_subclass__()
+        if errno is not None:
+            cls.errno = errno
+
+    @property
+    def errno_name(self) -> str:
+        """The symbolic name, such as ``EINVAL``."""
+        return errno.errorcode[self.errno]
+
+
+# What a file operation refuses. The errno are kernel zonefs's, as measured; see docs/differences.md for
+# what FUSE changes.
+
+
+class InvalidRequest(ZonefsError, errno=errno.EINVAL):
+    """An argument is out of range."""
+
+
+class NotAligned(InvalidRequest):
+    """Offset or length of a direct I/O is not a multiple of the block size."""
+
+
+class NotAtWritePointer(InvalidRequest):
+    """A write to a sequential file does not start at its write pointer."""
+
+
+class AppendToConventional(InvalidRequest):
+    """O_APPEND has no meaning for a conventional file, whose end never moves."""
+
+
+class BeyondCapacity(ZonefsError, errno=errno.EFBIG):
+    """Offset or size is past what the file can ever hold."""
+
+
+class BufferedSequentialWrite(ZonefsError, errno=errno.EIO):
+    """A sequential file was written without O_DIRECT."""
+
+
+class NotPermitted(ZonefsError, errno=errno.EPERM):
+    """The file system's rules forbid it to everybody, root included."""
+
+
+class ReadOnlyFilesystem(ZonefsError, errno=errno.EROFS):
+    """The file system is mounted read-only, or an error made it so."""
+
+
+class TooManyWriteOpenFiles(ZonefsError, errno=errno.EBUSY):
+    """explicit-open: as many sequential files are open for writing as the device can have open zones."""
+
+
+class FilesystemBusy(ZonefsError, errno=errno.EBUSY):
+    """Files are open for writing, so the file system cannot become read-only."""
+
+
+class BadHandle(ZonefsError, errno=errno.EBADF):
+    """The handle is closed, or not open for this kind of access."""
+
+
+class NoSuchFile(ZonefsError, errno=errno.ENOENT):
+    """No such name, or a name that zonefs never has."""
+
+
+class NameTooLong(ZonefsError, errno=errno.ENAMETOOLONG):
+    """More bytes than a zonefs name can have."""
+
+
+class NotADirectory(ZonefsError, errno=errno.ENOTDIR):
+    """A file was used as a directory."""
+
+
+class IsADirectory(ZonefsError, errno=errno.EISDIR):
+    """A directory was used as a file."""
+
+
+class AlreadyExists(ZonefsError, errno=errno.EEXIST):
+    """The name is taken."""
+
+
+# What a device answers.
+
+
+class DeviceError(ZonefsError, errno=errno.EIO):
+    """The device failed a request. The zone may have changed: report it again."""
+
+
+class OpenZonesExhausted(DeviceError, errno=errno.ETOOMANYREFS):
+    """No more zones can be open (``BLK_STS_ZONE_OPEN_RESOURCE``)."""
+
+
+class ActiveZonesExhausted(DeviceError, errno=errno.EOVERFLOW):
+    """No more zones can be active (``BLK_STS_ZONE_ACTIVE_RESOURCE``)."""
+
+
+class HostFull(DeviceError, errno=errno.ENOSPC):
+    """The host file system below an emulated device has no space (or quota) left."""
+
+
+# What keeps a device or a file system from being used at all. The message is for a user.
+
+
+class UserError(ZonefsError, errno=errno.EINVAL):
+    """Bad input from a user: the message names what was wrong and what to do."""
+
+
+class DeviceFormatError(UserError):
+    """The directory is not an emulated device, or a damaged one."""
+
+
+class DeviceInUse(UserError, errno=errno.EBUSY):
+    """Somebody else has the device open."""
+
+
+class DeviceReadOnly(UserError, errno=errno.EROFS):
+    """The device was opened read-only, or cannot be written by this user."""
+
+
+class SuperblockError(UserError):
+    """The device carries no zonefs superblock that we can mount."""
+
+
+class MountError(UserError):
+    """The file system could not be mounted or unmounted."""
+
+
+def from_os_error(exc: OSError, what: str) -> DeviceError:
+    """Return the device error for *exc*, which the host raised while it did *what*."""
+    message = f"{what}: {exc.strerror or exc}"
+    if exc.errno in (errno.ENOSPC, errno.EDQUOT):
+        return HostFull(message)
+    if exc.errno == errno.ETOOMANYREFS:
+        return OpenZonesExhausted(message)
+    if exc.errno == errno.EOVERFLOW:
+        return ActiveZonesExhausted(message)
+    return DeviceError(message)
+
+
+def describe_os_error(exc: OSError) -> str:
+    """One line for a user: the file, if any, and the system's words."""
+    words = exc.strerror or (os.strerror(exc.errno) if exc.errno else str(exc))
+    return f"{exc.filename}: {words}" if exc.filename else words
+
+
+def is_disconnected(exc: OSError) -> bool:
+    """Whether *exc* says that the daemon of a FUSE mount is gone."""
+    return exc.errno in (errno.ENOTCONN, errno.ECONNABORTED)
+
+
+def is_missing(exc: OSError) -> bool:
+    """Whether *exc* says that a file is not there."""
+    return exc.errno in (errno.ENOENT, errno.ENOTDIR)

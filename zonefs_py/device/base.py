@@ -1,0 +1,71 @@
+"""The device interface: what zonefs needs from anything that behaves like a zoned block device."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from types import TracebackType
+from typing import Self
+
+from zonefs_py.zone import DeviceInfo, Zone, ZoneOp
+
+
+class ZonedDevice(ABC):
+    """A zoned block device. Synchronous; offsets and lengths are bytes from the start of the device.
+
+    *Threads.* Calls for different zones may run at the same time. Calls for one zone that write or manage
+    it are the caller's to put in order.
+
+    *Alignment* to ``info.block_size`` and staying within one zone are the caller's duty (several
+    neighbouring conventional zones count as one for `read` and `write`): a violation is a ValueError,
+    that is a bug, not an I/O error.
+    """
+
+    @property
+    @abstractmethod
+    def info(self) -> DeviceInfo:
+        """Geometry and limits; they do not change while the device is open."""
+
+    @abstractmethod
+    def report_zones(self, start: int = 0, count: int | None = None) -> list[Zone]:
+        """Return fresh entries for *count* zones (all that follow, if None) from zone number *start*.
+
+        Raises DeviceError.
+        """
+
+    @abstractmethod
+    def read(self, offset: int, length: int) -> bytes:
+        """Return exactly *length* bytes at *offset*; what was never written reads as zeros.
+
+        Raises DeviceError; nothing is known about the data then.
+        """
+
+    @abstractmethod
+    def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
+        """Write all of *data* at *offset*, in a sequential zone at its write pointer.
+
+        Raises DeviceError. The write pointer may then be anywhere from where it was to where it would
+        have been: report the zone again.
+        """
+
+    @abstractmethod
+    def zone_mgmt(self, op: ZoneOp, number: int) -> None:
+        """Do *op* on zone *number*. Raises DeviceError, and then the zone is as it was."""
+
+    @abstractmethod
+    def flush(self, number: int | None = None) -> None:
+        """Make durable what was written before: of zone *number* at least, of all zones if None.
+
+        Raises DeviceError; what was written since the last flush may then be lost.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of the device. Zones keep their conditions. A second call does nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,638 @@
+"""The file system itself, without a mount: synchronous, thread-safe, over any zoned device. What FUSE serves is this.
+
+Check, act, account, in that order, inside the file's lock. Permissions of users are not checked here: the kernel
+does that for a FUSE mount (default_permissions), by the modes and owners that `getattr` gives.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import NamedTuple, NoReturn, Self
+
+from zonefs_py.config import MountOptions
+from zonefs_py.device.base import ZonedDevice
+from zonefs_py.errors import (
+    AlreadyExists,
+    BadHandle,
+    DeviceError,
+    DeviceReadOnly,
+    IsADirectory,
+    NotADirectory,
+    NotPermitted,
+    ReadOnlyFilesystem,
+)
+from zonefs_py.fs import recovery
+from zonefs_py.fs.file import PERMISSION_BITS, WRITE_BITS, Inode, ZoneFile
+from zonefs_py.fs.mount import Mount, SequentialFileCounters
+from zonefs_py.fs.recovery import Verdict
+from zonefs_py.fs.superblock import SUPERBLOCK_SIZE, Superblock
+from zonefs_py.fs.tree import Directory, Tree
+from zonefs_py.units import SECTOR_SIZE
+from zonefs_py.zone import OPEN_CONDITIONS, DeviceInfo, Zone, ZoneOp
+
+log = logging.getLogger(__name__)
+
+KEEP = None
+"""In `AttributeChanges`: leave as it is."""
+
+
+class Attributes(NamedTuple):
+    """What stat shows. ``size`` in bytes, ``blocks`` in sectors of 512 bytes, times in nanoseconds since 1970."""
+
+    ino: int
+    mode: int
+    nlink: int
+    uid: int
+    gid: int
+    size: int
+    blocks: int
+    block_size: int
+    atime_ns: int
+    mtime_ns: int
+    ctime_ns: int
+
+
+class AttributeChanges(NamedTuple):
+    """What setattr is to change; None leaves an attribute as it is. ``mode`` is permission bits only."""
+
+    size: int | None = KEEP
+    mode: int | None = KEEP
+    uid: int | None = KEEP
+    gid: int | None = KEEP
+    atime_ns: int | None = KEEP
+    mtime_ns: int | None = KEEP
+
+
+class DirectoryEntry(NamedTuple):
+    """One entry of a directory; ``next_offset`` is where a listing goes on after it."""
+
+    name: bytes
+    ino: int
+    mode: int
+    next_offset: int
+
+
+class FilesystemStatistics(NamedTuple):
+    """What statfs shows. ``blocks`` and ``blocks_free`` count blocks of ``block_size`` bytes."""
+
+    block_size: int
+    blocks: int
+    blocks_free: int
+    files: int
+    fsid: int
+    name_max: int
+
+
+class _Handle:
+    """An open file."""
+
+    __slots__ = ("append", "direct", "file", "keep_atime", "readable", "writable")
+
+    def __init__(self, file: ZoneFile, flags: int) -> None:
+        access = flags & os.O_ACCMODE
+        self.file = file
+        self.readable = access in (os.O_RDONLY, os.O_RDWR)
+        self.writable = access in (os.O_WRONLY, os.O_RDWR)
+        self.direct = bool(flags & os.O_DIRECT)
+        self.append = bool(flags & os.O_APPEND)
+        self.keep_atime = bool(flags & os.O_NOATIME)
+
+
+class Filesystem:
+    """A mounted zonefs. Use it as a context manager, or `close` it.
+
+    Inode numbers are kernel zonefs's: a file has its (first) zone's number, the root the number of zones, ``cnv`` that
+    plus one, ``seq`` that plus two. Methods that take a file take an inode number or a path such as ``"seq/0"``.
+    Every refusal raises a `zonefs_py.errors.ZonefsError` with its ``errno``, and changes nothing.
+    """
+
+    def __init__(
+        self,
+        device: ZonedDevice,
+        options: MountOptions = MountOptions(),  # noqa: B008  (a frozen dataclass)
+        *,
+        clock: Callable[[], int] = time.time_ns,
+    ) -> None:
+        """Mount *device*, which the file system then owns. *clock* gives nanoseconds since 1970.
+
+        Raises SuperblockError, DeviceError; the device is then still the caller's.
+        """
+        self.device = device
+        self.superblock = Superblock.unpack(device.read(0, SUPERBLOCK_SIZE))
+        self._clock = clock
+        self._mount = Mount(options, device.info.max_open_zones, device.info.max_active_zones)
+        self._tree = Tree(self._settled_zones(), self.superblock, device.info.block_size, clock())
+        for file in self._tree.files():
+            self._mount.add_file(file)
+        self._handles: dict[int, _Handle] = {}
+        """Open files. Single operations on a dict are atomic, and a handle belongs to one caller."""
+        self._next_handle = itertools.count(1)
+        self._closed = False
+        self.on_change: Callable[[int], None] | None = None
+        """Called, with no lock held, with the number of an inode that an error has changed."""
+
+    def _settled_zones(self) -> list[Zone]:
+        """Report all zones, having closed those that are open: the count of open zones starts at zero."""
+        zones = self.device.report_zones()
+        log.info("mounting %d zones", len(zones))
+        for zone in zones:
+            if zone.condition in OPEN_CONDITIONS and zone.number and not self.device.info.read_only:
+                self._close_zone(zone.number, zone.wp - zone.start)
+        return zones
+
+    def _close_zone(self, number: int, wpoffset: int) -> None:
+        # A ZNS drive keeps a zone active that is closed unwritten; a reset frees it (zonefs_zone_mgmt).
+        self.device.zone_mgmt(ZoneOp.CLOSE if wpoffset else ZoneOp.RESET, number)
+
+    # What is mounted
+
+    @property
+    def info(self) -> DeviceInfo:
+        """The device's own description."""
+        return self.device.info
+
+    @property
+    def options(self) -> MountOptions:
+        """The options in force; ``read_only`` there is what was asked for, see `read_only`."""
+        return self._mount.options
+
+    @property
+    def read_only(self) -> bool:
+        """Whether changes are refused, be it by option or after an error."""
+        return self._mount.read_only
+
+    @property
+    def counters(self) -> SequentialFileCounters:
+        """The numbers of write-open and active sequential files, and their limits."""
+        return self._mount.counters
+
+    @property
+    def root(self) -> int:
+        """Inode number of the root."""
+        return self._tree.root.ino
+
+    @property
+    def max_file_size(self) -> int:
+        """Bytes of the largest file that there can be."""
+        return self._tree.max_file_size
+
+    def remount(self, options: MountOptions) -> None:
+        """Take *options* instead of the present ones. Raises FilesystemBusy, DeviceReadOnly; nothing changes then."""
+        if self.info.read_only and not options.read_only:
+            raise DeviceReadOnly("the device is open read-only; unmount it and mount it read-write")
+        self._mount.remount(options)
+
+    def report(self) -> list[tuple[Zone, str | None]]:
+        """Return the device's zones, each with the path of its file, if it has one. Raises DeviceError."""
+        names = self._tree.zone_names()
+        return [(zone, names.get(zone.number)) for zone in self.device.report_zones()]
+
+    def statfs(self) -> FilesystemStatistics:
+        """Return the space accounting: only unwritten parts of sequential files are free."""
+        block_size = self.info.block_size
+        return FilesystemStatistics(
+            block_size=block_size,
+            blocks=self._tree.capacity // block_size,
+            blocks_free=(self._tree.capacity - self._mount.used) // block_size,
+            files=self._tree.nr_files + len(self._tree.root.children),
+            fsid=self.superblock.fsid,
+            name_max=self._tree.name_max,
+        )
+
+    # Names
+
+    def lookup(self, parent: int, name: bytes) -> Attributes:
+        """Return the attributes of *name* in the directory *parent*. Raises NoSuchFile, NameTooLong, NotADirectory."""
+        return self._attributes(self._tree.lookup(self._directory(parent), name))
+
+    def resolve(self, path: str) -> int:
+        """Return the inode number of *path*, relative to the root. Raises NoSuchFile, NameTooLong, NotADirectory."""
+        inode: Inode = self._tree.root
+        for part in path.split("/"):
+            if part not in ("", "."):
+                if not isinstance(inode, Directory):
+                    raise NotADirectory(f"{path}: not a directory on the way")
+                inode = self._tree.lookup(inode, os.fsencode(part))
+        return inode.ino
+
+    def readdir(self, directory: int, offset: int = 0, limit: int | None = None) -> list[DirectoryEntry]:
+        """Return entries of *directory* from index *offset* on (0 is ``.``, 1 is ``..``), at most *limit* of them."""
+        children = self._tree.entries(self._directory(directory), offset, limit)
+        return [
+            DirectoryEntry(name, inode.ino, inode.mode, index)
+            for index, (name, inode) in enumerate(children, start=offset + 1)
+        ]
+
+    def refuse_create(self, parent: int, name: bytes) -> NoReturn:
+        """Answer any attempt to make a name (file, directory, link, ...): always raises, NoSuchFile for a new name."""
+        self._tree.lookup(self._directory(parent), name)
+        raise AlreadyExists(f"{os.fsdecode(name)} exists")
+
+    def refuse_remove(self, parent: int, name: bytes) -> NoReturn:
+        """Answer any attempt to remove a name: always raises."""
+        self._tree.lookup(self._directory(parent), name)
+        self._refuse_if_read_only(os.fsdecode(name))
+        raise NotPermitted(f"{os.fsdecode(name)}: zone files cannot be removed")
+
+    def refuse_rename(self, parent: int, name: bytes, new_parent: int, new_name: bytes) -> None:
+        """Answer an attempt to rename: raises, unless both names are the same file."""
+        inode = self._tree.lookup(self._directory(parent), name)
+        if self._tree.lookup(self._directory(new_parent), new_name) is inode:
+            return
+        self._refuse_if_read_only(os.fsdecode(name))
+        raise NotPermitted(f"{os.fsdecode(name)}: zone files cannot be renamed")
+
+    # Attributes
+
+    def getattr(self, inode: int) -> Attributes:
+        """Return the attributes of *inode*. Raises NoSuchFile."""
+        return self._attributes(self._tree.inode(inode))
+
+    def _attributes(self, inode: Inode) -> Attributes:
+        self._tree.instantiate(inode)
+        if isinstance(inode, Directory):
+            return Attributes(
+                inode.ino,
+                inode.mode,
+                inode.nlink,
+                inode.uid,
+                inode.gid,
+                inode.size,
+                0,
+                self.info.block_size,
+                inode.atime_ns,
+                inode.mtime_ns,
+                inode.ctime_ns,
+            )
+        assert isinstance(inode, ZoneFile)
+        return Attributes(
+            inode.ino,
+            inode.mode,
+            1,
+            inode.uid,
+            inode.gid,
+            inode.size,
+            inode.capacity // SECTOR_SIZE,
+            inode.block_size,
+            inode.atime_ns,
+            inode.mtime_ns,
+            inode.ctime_ns,
+        )
+
+    def setattr(self, inode: int | str, changes: AttributeChanges, caller_uid: int = 0) -> Attributes:
+        """Change attributes of a file or directory, size first; return the new ones.
+
+        *caller_uid* decides whether a truncation drops set-ID bits. Raises ReadOnlyFilesystem, NotPermitted,
+        BeyondCapacity, DeviceError.
+        """
+        target = self._inode(inode)
+        self._tree.instantiate(target)
+        self._refuse_if_read_only(f"inode {target.ino}")
+        if isinstance(target, ZoneFile):
+            with target.lock:
+                if target.immutable:
+                    raise NotPermitted(f"{target.name}: the zone cannot be written")
+                if changes.size is not None:
+                    self._truncate(target, changes.size, caller_uid)
+                self._change(target, changes)
+                if changes.uid is not None or changes.gid is not None:
+                    target.drop_set_id()
+        else:
+            if changes.size is not None:
+                raise IsADirectory("directories have no size to change")
+            if changes.mode is not None and changes.mode & WRITE_BITS:
+                raise NotPermitted("zonefs directories are never writable")
+            self._change(target, changes)
+        return self._attributes(target)
+
+    def _change(self, inode: Inode, changes: AttributeChanges) -> None:
+        if changes.mode is not None:
+            inode.mode = (inode.mode & ~0o7777) | (changes.mode & 0o7777)
+        if changes.uid is not None:
+            inode.uid = changes.uid
+        if changes.gid is not None:
+            inode.gid = changes.gid
+        if changes.atime_ns is not None:
+            inode.atime_ns = changes.atime_ns
+        if changes.mtime_ns is not None:
+            inode.mtime_ns = changes.mtime_ns
+        # A truncation alone moves no time, as in the kernel's zonefs.
+        if any(change is not None for change in changes[1:]):
+            inode.ctime_ns = self._clock()
+
+    def truncate(self, file: int | str, size: int) -> None:
+        """Reset (*size* 0) or finish (*size* the capacity) the file's zone. Raises as `setattr`."""
+        self.setattr(file, AttributeChanges(size=size))
+
+    def _truncate(self, file: ZoneFile, size: int, caller_uid: int) -> None:
+        op = file.check_truncate(size, max_file_size=self.max_file_size)
+        if op is not None:
+            # A failure here leads to no errors= action: the zone is as it was.
+            self.device.zone_mgmt(op, file.number)
+            if file.explicitly_open:
+                if op is ZoneOp.RESET:
+                    self._reopen(file)
+                else:
+                    file.explicitly_open = False
+            self._mount.set_size(file, size)
+        if caller_uid:
+            file.drop_set_id()
+
+    def _reopen(self, file: ZoneFile) -> None:
+        try:
+            self.device.zone_mgmt(ZoneOp.OPEN, file.number)
+        except DeviceError as exc:
+            log.warning("%s: the reset zone could not be opened again: %s", file.name, exc)
+            file.explicitly_open = False
+
+    # Open files
+
+    def open(self, file: int | str, flags: int, caller_uid: int = 0) -> int:
+        """Open a file and return a handle.
+
+        *flags* are those of open(2); the access mode, O_DIRECT, O_APPEND, O_TRUNC and O_NOATIME count.
+        Raises IsADirectory, ReadOnlyFilesystem, NotPermitted, TooManyWriteOpenFiles (with
+        explicit-open), DeviceError; nothing is open then.
+        """
+        target = self._inode(file)
+        self._tree.instantiate(target)
+        handle = _Handle(self._as_file(target), flags)
+        zone_file = handle.file
+        truncate = bool(flags & os.O_TRUNC)
+        if handle.writable or truncate:
+            self._refuse_if_read_only(zone_file.name)
+            if zone_file.immutable:
+                raise NotPermitted(f"{zone_file.name}: the zone cannot be written")
+        with zone_file.lock:
+            if handle.writable:
+                self._open_for_writing(zone_file)
+            try:
+                if truncate:
+                    self._truncate(zone_file, 0, caller_uid)
+            except BaseException:
+                if handle.writable:
+                    self._close_for_writing(zone_file)
+                raise
+        number = next(self._next_handle)
+        self._handles[number] = handle
+        return number
+
+    def _open_for_writing(self, file: ZoneFile) -> None:
+        self._mount.add_writer()
+        try:
+            if file.sequential and not file.write_opens:
+                self._first_write_open(file)
+        except BaseException:
+            self._mount.remove_writer()
+            raise
+        file.write_opens += 1
+
+    def _first_write_open(self, file: ZoneFile) -> None:
+        explicit_open = self.options.explicit_open
+        self._mount.add_write_open_file(file.name, limited=explicit_open)
+        if explicit_open and file.size < file.capacity:
+            try:
+                self.device.zone_mgmt(ZoneOp.OPEN, file.number)
+            except DeviceError:
+                self._mount.remove_write_open_file()
+                raise
+            file.explicitly_open = True
+            self._mount.account_active(file)
+
+    def _close_for_writing(self, file: ZoneFile) -> Verdict | None:
+        self._mount.remove_writer()
+        file.write_opens -= 1
+        if not file.sequential or file.write_opens:
+            return None
+        self._mount.remove_write_open_file()
+        return self._close_explicitly_open(file) if file.explicitly_open else None
+
+    def _close_explicitly_open(self, file: ZoneFile) -> Verdict | None:
+        try:
+            self._close_zone(file.number, file.size)
+        except DeviceError as exc:
+            verdict = self._recover(file, exc, was_write=False)
+            if file.explicitly_open:
+                # Zones that stay open would sooner or later leave none to write (zonefs_seq_file_write_close).
+                self._mount.become_read_only(f"{file.name}: closing its zone failed")
+            return verdict
+        file.explicitly_open = False
+        self._mount.account_active(file)
+        return None
+
+    def release(self, handle: int) -> None:
+        """Close *handle*. Raises BadHandle; an error of the device is dealt with, not raised (close(2) succeeds)."""
+        opened = self._handles.pop(handle, None)
+        if opened is None:
+            raise BadHandle(f"handle {handle} is not open")
+        if opened.writable:
+            file = opened.file
+            with file.lock:
+                verdict = self._close_for_writing(file)
+            self._announce(file, verdict)
+
+    def read(self, handle: int, offset: int, length: int, direct: bool | None = None) -> bytes:
+        """Return up to *length* bytes at *offset*: fewer at the end of the file, none at or past it.
+
+        *direct* None: as the file was opened. Raises BadHandle, NotPermitted, NotAligned, DeviceError.
+        """
+        opened = self._opened(handle)
+        if not opened.readable:
+            raise BadHandle(f"handle {handle} is not open for reading")
+        file = opened.file
+        with file.lock:
+            length = file.check_read(offset, length, direct=opened.direct if direct is None else direct)
+            if not length:
+                return b""
+            try:
+                data = self._read_device(file, offset, length)
+            except DeviceError as exc:
+                error = exc
+                verdict = self._recover(file, exc, was_write=False)
+            else:
+                if not opened.keep_atime and not self._mount.read_only:
+                    file.touch_atime(self._clock())
+                return data
+        self._announce(file, verdict)
+        raise error
+
+    def _read_device(self, file: ZoneFile, offset: int, length: int) -> bytes:
+        # The device takes whole blocks only, a buffered read any bytes.
+        block = file.block_size
+        before = offset % block
+        after = -(offset + length) % block
+        data = self.device.read(file.start + offset - before, before + length + after)
+        return data[before : before + length] if before or after else data
+
+    def write(
+        self,
+        handle: int,
+        offset: int,
+        data: bytes | bytearray | memoryview,
+        direct: bool | None = None,
+        append: bool | None = None,
+    ) -> int:
+        """Write *data* at *offset*, or at the write pointer if *append*; return how many bytes were written.
+
+        That is fewer than given when the file's capacity is reached. *direct* and *append* None: as the file was
+        opened. Raises what `ZoneFile.check_write` raises, and DeviceError: then the ``errors=`` action has been taken.
+        """
+        opened = self._opened(handle)
+        if not opened.writable:
+            raise BadHandle(f"handle {handle} is not open for writing")
+        file = opened.file
+        with file.lock:
+            offset, length = file.check_write(
+                offset,
+                len(data),
+                direct=opened.direct if direct is None else direct,
+                append=opened.append if append is None else append,
+                read_only=self._mount.read_only,
+            )
+            if not length:
+                return 0
+            if length < len(data):
+                data = memoryview(data)[:length]
+            try:
+                if file.sequential:
+                    self.device.write(file.start + offset, data)
+                    self._mount.set_size(file, file.size + length)
+                else:
+                    self._write_conventional(file, offset, data)
+                return length
+            except DeviceError as exc:
+                error = exc
+                verdict = self._recover(file, exc, was_write=True) if file.sequential else None
+        self._announce(file, verdict)
+        raise error
+
+    def _write_conventional(self, file: ZoneFile, offset: int, data: bytes | bytearray | memoryview) -> None:
+        block = file.block_size
+        before = offset % block
+        end = offset + len(data)
+        after = -end % block
+        if before or after:
+            # Part of a block: read the rest of it, as the page cache would for the kernel.
+            head = self.device.read(file.start + offset - before, block)[:before] if before else b""
+            tail = self.device.read(file.start + end + after - block, block)[block - after :] if after else b""
+            data = head + data + tail
+        self.device.write(file.start + offset - before, data)
+
+    def fsync(self, handle: int) -> None:
+        """Make durable what was written to the file. Raises BadHandle; DeviceError, the ``errors=`` action taken."""
+        file = self._opened(handle).file
+        try:
+            for number in range(file.number, file.number + file.nr_zones):
+                self.device.flush(number)
+        except DeviceError as exc:
+            with file.lock:
+                verdict = self._recover(file, exc, was_write=True)
+            self._announce(file, verdict)
+            raise
+
+    def sync(self) -> None:
+        """Make everything durable. Raises DeviceError."""
+        self.device.flush()
+
+    # Errors
+
+    def _recover(self, file: ZoneFile, error: DeviceError, *, was_write: bool) -> Verdict | None:
+        """Bring the file (its lock is held) and the mount in line with its zone after *error*. Return what changed.
+
+        Kernel zonefs: zonefs_io_error.
+        """
+        policy = self.options.errors
+        log.warning("%s: %s", file.name, error)
+        try:
+            zone = self.device.report_zones(file.number, 1)[0]
+        except DeviceError as exc:
+            self._mount.become_read_only(f"{file.name}: its zone cannot be reported ({exc})")
+            return None
+        verdict = recovery.decide(
+            policy,
+            size=file.size,
+            readonly=file.readonly,
+            offline=file.offline,
+            zone=zone,
+            was_write=was_write,
+            sequential=file.sequential,
+            capacity=file.capacity,
+        )
+        if verdict is not None:
+            self._apply(file, verdict)
+        return verdict
+
+    def _apply(self, file: ZoneFile, verdict: Verdict) -> None:
+        if verdict.offline and not file.offline:
+            log.warning("%s: read and write access disabled", file.name)
+            file.mode &= ~PERMISSION_BITS
+        elif verdict.readonly and not file.readonly:
+            log.warning("%s: write access disabled", file.name)
+            file.mode &= ~WRITE_BITS
+        if verdict.size != file.size:
+            log.warning("%s: size changed from %d to %d", file.name, file.size, verdict.size)
+        file.offline, file.readonly = verdict.offline, verdict.readonly
+        if file.immutable:
+            file.explicitly_open = False
+        self._mount.set_size(file, verdict.size)
+        if verdict.remount_read_only:
+            self._mount.become_read_only(file.name)
+
+    def _announce(self, file: ZoneFile, verdict: Verdict | None) -> None:
+        if verdict is not None and self.on_change is not None:
+            self.on_change(file.ino)
+
+    # Small things
+
+    def _inode(self, file: int | str) -> Inode:
+        return self._tree.inode(self.resolve(file) if isinstance(file, str) else file)
+
+    def _directory(self, number: int) -> Directory:
+        inode = self._tree.inode(number)
+        if not isinstance(inode, Directory):
+            raise NotADirectory(f"inode {number} is a file")
+        return inode
+
+    def _as_file(self, inode: Inode) -> ZoneFile:
+        if not isinstance(inode, ZoneFile):
+            raise IsADirectory(f"inode {inode.ino} is a directory")
+        return inode
+
+    def _opened(self, handle: int) -> _Handle:
+        try:
+            return self._handles[handle]
+        except KeyError:
+            raise BadHandle(f"handle {handle} is not open") from None
+
+    def _refuse_if_read_only(self, what: str) -> None:
+        if self._mount.read_only:
+            raise ReadOnlyFilesystem(f"{what}: the file system is read-only")
+
+    def close(self) -> None:
+        """Unmount: close what is open, make everything durable, close the device. A second call does nothing.
+
+        Raises DeviceError if what was written could not be made durable; the device is closed all the same.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        for handle in list(self._handles):
+            self.release(handle)
+        try:
+            if not self.info.read_only:
+                self.device.flush()
+        finally:
+            self.device.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,200 @@
+/*
+ * What pyfuse3 lacks, let in by a side door.
+ *
+ * pyfuse3 calls libfuse through the dynamic linker. This extension is loaded
+ * with RTLD_GLOBAL before pyfuse3, so the functions that it defines under
+ * libfuse's names are the ones that pyfuse3 gets; each of them goes on to the
+ * real one in libfuse3.so.3. pyfuse3 itself stays as it is.
+ *
+ *  fuse_session_new       a copy of pyfuse3's operation table is changed:
+ *    - read, write: the open file's *current* flags (O_DIRECT, O_APPEND; fcntl
+ *      can change them after open) are put into the upper bits of the handle,
+ *      because pyfuse3 passes no flags on;
+ *    - getxattr and its kin, access, flush, poll are taken out: libfuse then
+ *      answers ENOSYS, and the kernel never asks again;
+ *    - init: data comes by read() rather than by a pipe (splice costs more
+ *      than it saves when the data ends in a Python object anyway).
+ *  fuse_reply_entry, fuse_add_direntry_plus
+ *                         the node id is the inode number plus one: node 1
+ *                         must be the root, while inode 1 is zone 1's file.
+ */
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#define FUSE_USE_VERSION 312
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <stdint.h>
+#include <string.h>
+
+/* Our own definitions below must keep libfuse's exported names. */
+#include <fuse_lowlevel.h>
+#undef fuse_session_new
+
+#define NODE_OFFSET 1
+#define HANDLE_DIRECT (UINT64_C(1) << 62)
+#define HANDLE_APPEND (UINT64_C(1) << 61)
+
+#define EXPORT __attribute__((visibility("default")))
+
+static int sessions;                        /* how often fuse_session_new came through here */
+static struct fuse_lowlevel_ops original;   /* pyfuse3's table */
+static struct fuse_lowlevel_ops changed;
+
+/*
+ * Python imports extensions with RTLD_LOCAL dependencies, so look the real
+ * function up in libfuse itself rather than with RTLD_NEXT.
+ */
+static void *libfuse(const char *name)
+{
+	static void *library;
+	void *found;
+
+	if (!library)
+		library = dlopen("libfuse3.so.3", RTLD_NOW | RTLD_NOLOAD);
+	if (!library)
+		library = dlopen("libfuse3.so.4", RTLD_NOW | RTLD_NOLOAD);
+	found = library ? dlsym(library, name) : NULL;
+	if (!found)
+		Py_FatalError("zonefs_py.fuse._door: libfuse3 lacks a function it must have");
+	return found;
+}
+
+static struct fuse_file_info with_flags(const struct fuse_file_info *fi)
+{
+	struct fuse_file_info copy = *fi;
+
+	if (fi->flags & O_DIRECT)
+		copy.fh |= HANDLE_DIRECT;
+	if (fi->flags & O_APPEND)
+		copy.fh |= HANDLE_APPEND;
+	return copy;
+}
+
+static void door_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
+		      struct fuse_file_info *fi)
+{
+	struct fuse_file_info copy = with_flags(fi);
+
+	original.read(req, ino, size, off, &copy);
+}
+
+static void door_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *bufv,
+			   off_t off, struct fuse_file_info *fi)
+{
+	struct fuse_file_info copy = with_flags(fi);
+
+	original.write_buf(req, ino, bufv, off, &copy);
+}
+
+static void door_init(void *userdata, struct fuse_conn_info *conn)
+{
+	original.init(userdata, conn);
+	conn->want &= ~(unsigned)(FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE);
+}
+
+static const struct fuse_lowlevel_ops *change(const struct fuse_lowlevel_ops *ops, size_t size)
+{
+	if (size > sizeof(original))
+		size = sizeof(original);
+	memset(&original, 0, sizeof(original));
+	memcpy(&original, ops, size);
+	changed = original;
+	changed.init = door_init;
+	changed.read = door_read;
+	changed.write = NULL;
+	changed.write_buf = door_write_buf;
+	changed.getxattr = NULL;
+	changed.setxattr = NULL;
+	changed.removexattr = NULL;
+	changed.access = NULL;
+	changed.flush = NULL;
+	changed.poll = NULL;
+	sessions++;
+	return &changed;
+}
+
+#if FUSE_VERSION >= FUSE_MAKE_VERSION(3, 17)
+EXPORT struct fuse_session *
+fuse_session_new_versioned(struct fuse_args *args, const struct fuse_lowlevel_ops *ops, size_t size,
+			   struct libfuse_version *version, void *userdata)
+{
+	struct fuse_session *(*real)(struct fuse_args *, const struct fuse_lowlevel_ops *, size_t,
+				     struct libfuse_version *, void *) = libfuse("fuse_session_new_versioned");
+
+	return real(args, change(ops, size), sizeof(changed), version, userdata);
+}
+#else
+EXPORT struct fuse_session *
+fuse_session_new(struct fuse_args *args, const struct fuse_lowlevel_ops *ops, size_t size, void *userdata)
+{
+	struct fuse_session *(*real)(struct fuse_args *, const struct fuse_lowlevel_ops *, size_t, void *) =
+		libfuse("fuse_session_new");
+
+	return real(args, change(ops, size), sizeof(changed), userdata);
+}
+#endif
+
+static struct fuse_entry_param with_node(const struct fuse_entry_param *e)
+{
+	struct fuse_entry_param copy = *e;
+
+	copy.ino += NODE_OFFSET;
+	return copy;
+}
+
+EXPORT int fuse_reply_entry(fuse_req_t req, const struct fuse_entry_param *e)
+{
+	static int (*real)(fuse_req_t, const struct fuse_entry_param *);
+	struct fuse_entry_param copy = with_node(e);
+
+	if (!real)
+		real = libfuse("fuse_reply_entry");
+	return real(req, &copy);
+}
+
+EXPORT size_t fuse_add_direntry_plus(fuse_req_t req, char *buf, size_t size, const char *name,
+				     const struct fuse_entry_param *e, off_t off)
+{
+	static size_t (*real)(fuse_req_t, char *, size_t, const char *, const struct fuse_entry_param *, off_t);
+	struct fuse_entry_param copy = with_node(e);
+
+	if (!real)
+		real = libfuse("fuse_add_direntry_plus");
+	return real(req, buf, size, name, &copy, off);
+}
+
+static PyObject *door_sessions(PyObject *self, PyObject *args)
+{
+	(void)self;
+	(void)args;
+	return PyLong_FromLong(sessions);
+}
+
+static PyObject *door_libfuse_version(PyObject *self, PyObject *args)
+{
+	(void)self;
+	(void)args;
+	return PyUnicode_FromString(fuse_pkgversion());
+}
+
+static PyMethodDef methods[] = {
+	{"sessions", door_sessions, METH_NOARGS, "Number of FUSE sessions that were made through this door."},
+	{"libfuse_version", door_libfuse_version, METH_NOARGS, "Version of the libfuse in use."},
+	{NULL, NULL, 0, NULL},
+};
+
+static struct PyModuleDef module = {
+	PyModuleDef_HEAD_INIT, .m_name = "_door", .m_doc = "What pyfuse3 lacks.", .m_size = -1, .m_methods = methods,
+};
+
+PyMODINIT_FUNC PyInit__door(void)
+{
+	PyObject *made = PyModule_Create(&module);
+
+	if (!made || PyModule_AddIntMacro(made, NODE_OFFSET) < 0 ||
+	    PyModule_AddObject(made, "HANDLE_DIRECT", PyLong_FromUnsignedLongLong(HANDLE_DIRECT)) < 0 ||
+	    PyModule_AddObject(made, "HANDLE_APPEND", PyLong_FromUnsignedLongLong(HANDLE_APPEND)) < 0)
+		return NULL;
+	return made;
+}

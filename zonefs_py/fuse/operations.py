@@ -1,0 +1,300 @@
+"""pyfuse3 in, Filesystem out: node ids, flags, threads and the translation of errors. No rule of zonefs is here.
+
+*Where a request runs.* The core is synchronous. A call that cannot wait (memory, the host's page cache) is made in
+place, on trio's thread: a hop to a worker thread costs many times more than the call. A call that can wait (a device
+that says so, a truncation, fsync) goes to a worker thread. While one does, later requests for the same file queue
+behind it at the file's gate, in the order of their arrival: writes never overtake each other, and other files go on.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar, cast
+
+import trio
+
+from zonefs_py.errors import InvalidRequest, ZonefsError
+from zonefs_py.fs.filesystem import AttributeChanges, Attributes, Filesystem
+from zonefs_py.fuse.door import NODE_OFFSET, ROOT_NODE, pyfuse3, split_handle
+
+log = logging.getLogger(__name__)
+
+CACHE_SECONDS = 86_400.0
+"""How long the kernel may keep names and attributes. Names never change; what changes attributes other than a request
+of the kernel's own (an error) is announced, see `Operations.attributes_changed`."""
+
+WORKER_THREADS = 32
+ENTRIES_AT_A_TIME = 128
+O_TRUNC = 0o1000
+
+R = TypeVar("R")
+Handler = TypeVar("Handler", bound=Callable[..., Coroutine[Any, Any, Any]])
+
+
+def _answering(handler: Handler) -> Handler:
+    """Make a handler raise nothing but FUSEError: our errors become their errno, anything else is a bug, EIO."""
+
+    @functools.wraps(handler)
+    async def answer(self: Operations, *args: Any) -> Any:
+        try:
+            return await handler(self, *args)
+        except ZonefsError as exc:
+            log.debug("%s: %s: %s", handler.__name__, exc.errno_name, exc)
+            raise pyfuse3.FUSEError(exc.errno) from None
+        except Exception:
+            self.failed = True
+            log.exception("bug: %s failed", handler.__name__)
+            raise pyfuse3.FUSEError(ZonefsError.errno) from None
+
+    return cast(Handler, answer)
+
+
+class Operations(pyfuse3.Operations):
+    """The handlers of one mounted `Filesystem`."""
+
+    supports_dot_lookup = False
+    enable_writeback_cache = False
+
+    def __init__(self, filesystem: Filesystem) -> None:
+        super().__init__()
+        self.failed = False
+        """Whether a handler met an error that it did not expect: the process must say so when it ends."""
+        self._fs = filesystem
+        self._waits = filesystem.info.waits
+        self._gates: dict[int, trio.Lock] = {}
+        """Gates of the files that a worker thread is busy with, by inode number."""
+        self._files: dict[int, int] = {}
+        """Inode numbers by handle."""
+        self._limiter = trio.CapacityLimiter(WORKER_THREADS)
+        filesystem.on_change = self.attributes_changed
+
+    # Threads
+
+    async def _call(self, ino: int, function: Callable[..., R], *args: Any) -> R:
+        """Call *function* for the file *ino*: in place if it cannot wait and nothing of that file is under way."""
+        if not self._waits and ino not in self._gates:
+            return function(*args)
+        return await self._call_on_worker(ino, function, *args)
+
+    async def _call_on_worker(self, ino: int, function: Callable[..., R], *args: Any) -> R:
+        gate = self._gates.get(ino)
+        if gate is None:
+            gate = self._gates[ino] = trio.Lock()
+        async with gate:
+            try:
+                return await trio.to_thread.run_sync(function, *args, limiter=self._limiter)
+            finally:
+                if not gate.statistics().tasks_waiting:
+                    del self._gates[ino]
+
+    def attributes_changed(self, ino: int) -> None:
+        """Tell the kernel to ask again for the attributes of *ino*. Called in any thread."""
+        try:
+            pyfuse3.invalidate_inode(pyfuse3.InodeT(self._node(ino)), attr_only=True)
+        except OSError as exc:
+            # ENOENT: the kernel has forgotten the inode, which is as good.
+            log.debug("inode %d: %s", ino, exc)
+
+    # Nodes and attributes
+
+    def _ino(self, node: int) -> int:
+        return self._fs.root if node == ROOT_NODE else node - NODE_OFFSET
+
+    def _node(self, ino: int) -> int:
+        return ROOT_NODE if ino == self._fs.root else ino + NODE_OFFSET
+
+    @staticmethod
+    def _entry(attributes: Attributes) -> pyfuse3.EntryAttributes:
+        entry = pyfuse3.EntryAttributes()
+        entry.st_ino = pyfuse3.InodeT(attributes.ino)
+        entry.st_mode = pyfuse3.ModeT(attributes.mode)
+        entry.st_nlink = attributes.nlink
+        entry.st_uid = attributes.uid
+        entry.st_gid = attributes.gid
+        entry.st_size = attributes.size
+        entry.st_blocks = attributes.blocks
+        entry.st_blksize = attributes.block_size
+        entry.st_atime_ns = attributes.atime_ns
+        entry.st_mtime_ns = attributes.mtime_ns
+        entry.st_ctime_ns = attributes.ctime_ns
+        entry.entry_timeout = entry.attr_timeout = CACHE_SECONDS
+        return entry
+
+    @_answering
+    async def lookup(
+        self, parent_inode: pyfuse3.InodeT, name: pyfuse3.FileNameT, ctx: pyfuse3.RequestContext
+    ) -> pyfuse3.EntryAttributes:
+        return self._entry(self._fs.lookup(self._ino(parent_inode), name))
+
+    @_answering
+    async def getattr(self, inode: pyfuse3.InodeT, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
+        ino = self._ino(inode)
+        return self._entry(await self._call(ino, self._fs.getattr, ino))
+
+    @_answering
+    async def setattr(
+        self,
+        inode: pyfuse3.InodeT,
+        attr: pyfuse3.EntryAttributes,
+        fields: pyfuse3.SetattrFields,
+        fh: pyfuse3.FileHandleT | None,
+        ctx: pyfuse3.RequestContext,
+    ) -> pyfuse3.EntryAttributes:
+        ino = self._ino(inode)
+        changes = AttributeChanges(
+            size=attr.st_size if fields.update_size else None,
+            mode=attr.st_mode if fields.update_mode else None,
+            uid=attr.st_uid if fields.update_uid else None,
+            gid=attr.st_gid if fields.update_gid else None,
+            atime_ns=attr.st_atime_ns if fields.update_atime else None,
+            mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
+        )
+        # Cutting a large file takes the host's file system a while.
+        call = self._call_on_worker if fields.update_size else self._call
+        return self._entry(await call(ino, self._fs.setattr, ino, changes, ctx.uid))
+
+    @_answering
+    async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
+        statistics = self._fs.statfs()
+        answer = pyfuse3.StatvfsData()
+        answer.f_bsize = answer.f_frsize = statistics.block_size
+        answer.f_blocks = statistics.blocks
+        answer.f_bfree = answer.f_bavail = statistics.blocks_free
+        answer.f_files = statistics.files
+        answer.f_ffree = answer.f_favail = 0
+        answer.f_namemax = statistics.name_max
+        return answer
+
+    # Directories
+
+    @_answering
+    async def opendir(self, inode: pyfuse3.InodeT, ctx: pyfuse3.RequestContext) -> pyfuse3.FileHandleT:
+        return pyfuse3.FileHandleT(self._ino(inode))
+
+    @_answering
+    async def readdir(self, fh: pyfuse3.FileHandleT, start_id: int, token: pyfuse3.ReaddirToken) -> None:
+        offset = start_id
+        while entries := self._fs.readdir(fh, offset, ENTRIES_AT_A_TIME):
+            for entry in entries:
+                attributes = self._entry(self._fs.getattr(entry.ino))
+                if not pyfuse3.readdir_reply(token, entry.name, attributes, entry.next_offset):
+                    return
+            offset = entries[-1].next_offset
+
+    @_answering
+    async def releasedir(self, fh: pyfuse3.FileHandleT) -> None:
+        pass
+
+    @_answering
+    async def fsyncdir(self, fh: pyfuse3.FileHandleT, datasync: bool) -> None:
+        raise InvalidRequest("a zonefs directory cannot be synchronised")
+
+    # Open files
+
+    @_answering
+    async def open(self, inode: pyfuse3.InodeT, flags: pyfuse3.FlagT, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
+        ino = self._ino(inode)
+        call = self._call_on_worker if flags & O_TRUNC else self._call
+        handle = await call(ino, self._fs.open, ino, flags, ctx.uid)
+        self._files[handle] = ino
+        # Never cached: what is on the device is what is read, and a write is answered by the device.
+        return pyfuse3.FileInfo(fh=pyfuse3.FileHandleT(handle), direct_io=True, keep_cache=False)
+
+    @_answering
+    async def read(self, fh: pyfuse3.FileHandleT, off: int, size: int) -> bytes:
+        handle, direct, _ = split_handle(fh)
+        return await self._call(self._files[handle], self._fs.read, handle, off, size, direct)
+
+    @_answering
+    async def write(self, fh: pyfuse3.FileHandleT, off: int, buf: bytes) -> int:
+        handle, direct, append = split_handle(fh)
+        return await self._call(self._files[handle], self._fs.write, handle, off, buf, direct, append)
+
+    @_answering
+    async def fsync(self, fh: pyfuse3.FileHandleT, datasync: bool) -> None:
+        # Not through the gate: the file stays usable while the host's disk works.
+        await trio.to_thread.run_sync(self._fs.fsync, fh, limiter=self._limiter)
+
+    @_answering
+    async def release(self, fh: pyfuse3.FileHandleT) -> None:
+        await self._call(self._files.pop(fh), self._fs.release, fh)
+
+    # Names are as they are
+
+    @_answering
+    async def create(
+        self,
+        parent_inode: pyfuse3.InodeT,
+        name: pyfuse3.FileNameT,
+        mode: pyfuse3.ModeT,
+        flags: pyfuse3.FlagT,
+        ctx: pyfuse3.RequestContext,
+    ) -> tuple[pyfuse3.FileInfo, pyfuse3.EntryAttributes]:
+        self._fs.refuse_create(self._ino(parent_inode), name)
+
+    @_answering
+    async def mknod(
+        self,
+        parent_inode: pyfuse3.InodeT,
+        name: pyfuse3.FileNameT,
+        mode: pyfuse3.ModeT,
+        rdev: int,
+        ctx: pyfuse3.RequestContext,
+    ) -> pyfuse3.EntryAttributes:
+        self._fs.refuse_create(self._ino(parent_inode), name)
+
+    @_answering
+    async def mkdir(
+        self,
+        parent_inode: pyfuse3.InodeT,
+        name: pyfuse3.FileNameT,
+        mode: pyfuse3.ModeT,
+        ctx: pyfuse3.RequestContext,
+    ) -> pyfuse3.EntryAttributes:
+        self._fs.refuse_create(self._ino(parent_inode), name)
+
+    @_answering
+    async def symlink(
+        self,
+        parent_inode: pyfuse3.InodeT,
+        name: pyfuse3.FileNameT,
+        target: pyfuse3.FileNameT,
+        ctx: pyfuse3.RequestContext,
+    ) -> pyfuse3.EntryAttributes:
+        self._fs.refuse_create(self._ino(parent_inode), name)
+
+    @_answering
+    async def link(
+        self,
+        inode: pyfuse3.InodeT,
+        new_parent_inode: pyfuse3.InodeT,
+        new_name: pyfuse3.FileNameT,
+        ctx: pyfuse3.RequestContext,
+    ) -> pyfuse3.EntryAttributes:
+        self._fs.refuse_create(self._ino(new_parent_inode), new_name)
+
+    @_answering
+    async def unlink(self, parent_inode: pyfuse3.InodeT, name: pyfuse3.FileNameT, ctx: pyfuse3.RequestContext) -> None:
+        self._fs.refuse_remove(self._ino(parent_inode), name)
+
+    @_answering
+    async def rmdir(self, parent_inode: pyfuse3.InodeT, name: pyfuse3.FileNameT, ctx: pyfuse3.RequestContext) -> None:
+        self._fs.refuse_remove(self._ino(parent_inode), name)
+
+    @_answering
+    async def rename(
+        self,
+        parent_inode_old: pyfuse3.InodeT,
+        name_old: pyfuse3.FileNameT,
+        parent_inode_new: pyfuse3.InodeT,
+        name_new: pyfuse3.FileNameT,
+        flags: pyfuse3.FlagT,
+        ctx: pyfuse3.RequestContext,
+    ) -> None:
+        self._fs.refuse_rename(self._ino(parent_inode_old), name_old, self._ino(parent_inode_new), name_new)
+
+    @_answering
+    async def listxattr(self, inode: pyfuse3.InodeT, ctx: pyfuse3.RequestContext) -> list[pyfuse3.XAttrNameT]:
+        return []

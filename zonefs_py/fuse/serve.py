@@ -1,0 +1,106 @@
+"""Mounts a `Filesystem` with FUSE and serves it until it is unmounted or a signal comes."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import stat
+import tempfile
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import trio
+
+from zonefs_py.config import FuseOptions
+from zonefs_py.errors import MountError
+from zonefs_py.fs.filesystem import Filesystem
+from zonefs_py.fuse import door
+from zonefs_py.fuse.door import pyfuse3
+from zonefs_py.fuse.operations import Operations
+
+log = logging.getLogger(__name__)
+
+SUBTYPE = "zonefs-py"
+FILESYSTEM_TYPE = f"fuse.{SUBTYPE}"
+MAX_TASKS = 64
+
+
+def serve(filesystem: Filesystem, mountpoint: str, options: FuseOptions, *, on_ready: Callable[[], None]) -> bool:
+    """Mount *filesystem* at *mountpoint* and answer requests until it is unmounted or SIGTERM, SIGINT or SIGHUP comes.
+
+    *on_ready* is called, in a worker thread, once the mount answers. Returns whether no handler met an unexpected
+    error. The file system is not closed. Raises MountError if it cannot be mounted.
+    """
+    operations = Operations(filesystem)
+    with _libfuse_complaints() as complaints:
+        try:
+            pyfuse3.init(operations, mountpoint, _session_options(filesystem, options))
+        except RuntimeError as exc:
+            raise MountError(f"{mountpoint}: {complaints() or exc}") from exc
+    try:
+        door.check_in_use()
+        trio.run(_serve, mountpoint, on_ready, strict_exception_groups=True)
+    finally:
+        pyfuse3.close(unmount=True)
+    return not operations.failed
+
+
+def _session_options(filesystem: Filesystem, options: FuseOptions) -> set[str]:
+    source = filesystem.info.name.replace("\\", "\\\\").replace(",", "\\,")
+    chosen = {"default_permissions", f"fsname={source}", f"subtype={SUBTYPE}", *options.kernel_flags}
+    if filesystem.options.read_only:
+        chosen.add("ro")
+    # The kernel's own file systems are there for everybody, and modes decide. A plain user's FUSE mount is not.
+    allow_other = options.allow_other if options.allow_other is not None else os.geteuid() == 0
+    if options.allow_root:
+        chosen.add("allow_root")
+    elif allow_other:
+        chosen.add("allow_other")
+    return chosen
+
+
+@contextlib.contextmanager
+def _libfuse_complaints() -> Iterator[Callable[[], str]]:
+    """Catch what libfuse and fusermount3 write to stderr; gives a function that returns its last line."""
+    with tempfile.TemporaryFile() as caught:
+        kept = os.dup(2)
+        os.dup2(caught.fileno(), 2)
+
+        def last_line() -> str:
+            caught.seek(0)
+            lines = caught.read().decode(errors="replace").strip().splitlines()
+            return lines[-1] if lines else ""
+
+        try:
+            yield last_line
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+async def _serve(mountpoint: str, on_ready: Callable[[], None]) -> None:
+    async with trio.open_nursery() as nursery:
+        await nursery.start(_watch_signals)
+        nursery.start_soon(_announce, mountpoint, on_ready)
+        await pyfuse3.main(min_tasks=1, max_tasks=MAX_TASKS)
+        nursery.cancel_scope.cancel()
+
+
+async def _watch_signals(task_status: trio.TaskStatus[Any]) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+        task_status.started()
+        async for number in signals:
+            log.info("%s: unmounting", signal.Signals(number).name)
+            pyfuse3.terminate()
+
+
+async def _announce(mountpoint: str, on_ready: Callable[[], None]) -> None:
+    def ask() -> None:
+        # A request through the kernel and back: only now does the file system answer.
+        if not stat.S_ISDIR(os.stat(mountpoint).st_mode):
+            raise MountError(f"{mountpoint}: the mounted root is no directory")
+        on_ready()
+
+    await trio.to_thread.run_sync(ask)

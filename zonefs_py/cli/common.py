@@ -1,0 +1,170 @@
+"""What the commands share: the error boundary, option types, and telling a device from a mount point."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import click
+
+from zonefs_py.errors import (
+    DeviceError,
+    DeviceInUse,
+    SuperblockError,
+    UserError,
+    ZonefsError,
+    describe_os_error,
+    is_disconnected,
+    is_missing,
+)
+from zonefs_py.units import parse_size
+
+if TYPE_CHECKING:
+    from zonefs_py.device.emulated import EmulatedDevice
+    from zonefs_py.fs.superblock import Superblock
+
+EXIT_FAILURE = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 128 + 2
+
+
+def run(command: click.Command, program: str, argv: list[str] | None = None) -> int:
+    """Run *command* with *argv* (those of the process, if None) and return its exit status.
+
+    What a user can cause becomes one line on stderr that begins with *program*. Any other exception is a bug of
+    ours and passes through, so that its traceback is seen. Warnings of ours go to stderr in the same form, unless a
+    command sets up logging of its own.
+    """
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(logging.Formatter(f"{program}: %(message)s"))
+    try:
+        status = command.main(args=argv, prog_name=program, standalone_mode=False)
+        sys.stdout.flush()
+    except click.UsageError as exc:
+        path = exc.ctx.command_path if exc.ctx else program
+        _complain(program, f"{exc.format_message().rstrip('.')} (see '{path} --help')")
+        return EXIT_USAGE
+    except click.ClickException as exc:
+        _complain(program, exc.format_message())
+        return EXIT_FAILURE
+    except BrokenPipeError:
+        # Whoever read our output has seen enough. Python would complain again when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILURE
+    except ZonefsError as exc:
+        _complain(program, str(exc))
+        return EXIT_FAILURE
+    except OSError as exc:
+        _complain(program, describe_os_error(exc))
+        return EXIT_FAILURE
+    except (KeyboardInterrupt, click.Abort):
+        _complain(program, "interrupted")
+        return EXIT_INTERRUPTED
+    return status if isinstance(status, int) else 0
+
+
+def _complain(program: str, message: str) -> None:
+    click.echo(f"{program}: {printable(message)}", err=True)
+
+
+def printable(text: str) -> str:
+    """Return *text* as it can go to any terminal on one line: what is not printable is escaped."""
+    encoding = sys.stderr.encoding or "ascii"
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return shown.encode(encoding, "backslashreplace").decode(encoding)
+
+
+class Size(click.ParamType[int]):
+    """A number of bytes, with or without a suffix."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the bytes that *value* names."""
+        if isinstance(value, int):
+            return value
+        try:
+            return parse_size(value)
+        except ValueError as exc:
+            where = f"{param.opts[0]}: " if param else ""
+            raise UserError(f"{where}{exc}") from None
+
+
+SIZE = Size()
+
+
+def is_device(path: str) -> bool:
+    """Whether *path* is an emulated device (that may be damaged) rather than a place where one is mounted.
+
+    Raises UserError where it is neither, OSError where it cannot be looked at.
+    """
+    from zonefs_py.device.emulated import DESCRIPTION_NAME
+
+    try:
+        os.stat(path)
+    except OSError as exc:
+        if is_disconnected(exc):
+            raise UserError(f"{path}: the daemon of this mount is gone; 'zonefs-py umount {path}' cleans up") from None
+        raise
+    try:
+        os.lstat(os.path.join(path, DESCRIPTION_NAME))
+    except OSError as exc:
+        if not is_missing(exc):
+            raise
+    else:
+        return True
+    if os.path.ismount(path):
+        return False
+    raise UserError(f"{path} is neither an emulated device (it has no {DESCRIPTION_NAME}) nor a mount point")
+
+
+def open_for_reading(path: str) -> EmulatedDevice:
+    """Open the emulated device *path* to look at it. Raises like `open_device`."""
+    from zonefs_py.device.emulated import open_device
+
+    try:
+        return open_device(path, read_only=True)
+    except DeviceInUse as exc:
+        raise DeviceInUse(f"{exc}; if it is mounted, give the mount point instead") from exc
+
+
+def read_superblock(device: EmulatedDevice) -> Superblock | None:
+    """Return the superblock of *device*; None if it has none that we can read."""
+    from zonefs_py.fs.superblock import SUPERBLOCK_SIZE, Superblock
+
+    try:
+        return Superblock.unpack(device.read(0, SUPERBLOCK_SIZE))
+    except (SuperblockError, DeviceError):
+        return None
+
+
+class SlowProgress:
+    """A progress callback: shows a bar on a terminal, and only if the work takes longer than a second."""
+
+    def __init__(self, length: int, label: str) -> None:
+        self._length = length
+        self._label = label
+        self._started = time.monotonic()
+        self._bar: Any = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __call__(self, done: int) -> None:
+        """Take note that *done* of all steps are done."""
+        if self._bar is None:
+            if not sys.stderr.isatty() or time.monotonic() - self._started < 1:
+                return
+            bar = click.progressbar(length=self._length, label=self._label, file=sys.stderr)
+            self._bar = bar.__enter__()
+        self._bar.update(done - self._bar.pos)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.__exit__(kind, value, trace)

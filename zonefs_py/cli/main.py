@@ -1,0 +1,67 @@
+"""The ``zonefs-py`` command. A subcommand's module is imported when it is run, to keep start-up short."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+import click
+
+from zonefs_py import __version__
+from zonefs_py.cli.common import run
+
+# name: (module, what --help says of it). The text stands here so that --help need not import the module.
+COMMANDS = {
+    "create": ("zonefs_py.cli.create", "Make an emulated zoned device."),
+    "mkfs": ("zonefs_py.cli.mkfs", "Format a device with zonefs."),
+    "mount": ("zonefs_py.cli.mount", "Mount a device."),
+    "umount": ("zonefs_py.cli.umount", "Unmount a device."),
+    "report": ("zonefs_py.cli.report", "List the zones of a device."),
+    "info": ("zonefs_py.cli.info", "Show geometry, limits, format and mount of a device."),
+    "install-mount-helper": ("zonefs_py.cli.mount_helper", "Make 'mount -t fuse.zonefs-py' work."),
+    "zone": ("zonefs_py.cli.zone", "Reset, open, close or finish zones; make them fail."),
+    "install-mount-helper": ("zonefs_py.cli.mount_helper", "Make 'mount -t fuse.zonefs-py' work."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are those of `COMMANDS`, imported on first use."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names, in the order in which one needs them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return the command *cmd_name*, None if there is none."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, _ = COMMANDS[cmd_name]
+        command = getattr(import_module(module), cmd_name.replace("-", "_"))
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands with their one line each."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, "-V", "--version", prog_name="zonefs-py", message="%(prog)s %(version)s")
+def zonefs_py() -> None:
+    """Linux zonefs in userspace: every zone of a zoned device is a file.
+
+    \b
+    zonefs-py create disk.zbd --zones 64 --conventional 4 --zone-size 64M
+    zonefs-py mkfs disk.zbd
+    zonefs-py mount disk.zbd /mnt
+    """
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line and return the exit status."""
+    return run(zonefs_py, "zonefs-py", argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

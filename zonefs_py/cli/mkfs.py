@@ -1,0 +1,85 @@
+"""``zonefs-py mkfs``: format a device; and the work behind ``mkzonefs``."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+import click
+
+from zonefs_py.cli.common import SlowProgress, printable
+from zonefs_py.config import FormatOptions, parse_format_options
+from zonefs_py.device.base import ZonedDevice
+from zonefs_py.device.emulated import open_device
+from zonefs_py.errors import UserError
+from zonefs_py.fs.format import IDENTIFY_SIZE, format_device, identify_content
+from zonefs_py.fs.superblock import Superblock
+from zonefs_py.units import format_size
+from zonefs_py.zone import ZoneCondition
+
+
+@click.command(short_help="Format a device with zonefs.")
+@click.argument("device", type=click.Path())
+@click.option("-f", "--force", is_flag=True, help="Format even if the device holds something.")
+@click.option("-v", "--verbose", is_flag=True, help="Show the device and the new format.")
+@click.option(
+    "-o",
+    "features",
+    multiple=True,
+    metavar="FEATURES",
+    help="Comma-separated: aggr_cnv, uid=N, gid=N, perm=OCTAL.",
+)
+@click.option("-L", "label", default="", metavar="LABEL", help="Name of the file system, at most 63 bytes.")
+def mkfs(device: str, force: bool, verbose: bool, features: tuple[str, ...], label: str) -> None:
+    """Format a device with zonefs.
+
+    Resets all sequential zones, so that all data is lost, and writes the superblock of Linux's zonefs. A device that
+    holds something already is refused without -f.
+
+    \b
+    Features:
+      aggr_cnv    one file for each run of conventional zones, not one for each zone
+      uid=N       owner of the files (default 0)
+      gid=N       group of the files (default 0)
+      perm=OCTAL  permissions of the files (default 640)
+    """
+    make_filesystem(device, features, label, force=force, verbose=verbose)
+
+
+def make_filesystem(path: str, features: tuple[str, ...], label: str, *, force: bool, verbose: bool) -> None:
+    """Format the device *path* as the options say. Raises UserError, DeviceError, OSError."""
+    options = FormatOptions(label=label)
+    for text in features:
+        options = parse_format_options(text, options)
+    with open_device(path) as device:
+        if not force and (content := find_content(device)) is not None:
+            raise UserError(f"{path} holds {content}; -f formats it all the same")
+        with SlowProgress(device.info.nr_zones, "resetting zones") as progress:
+            superblock = format_device(device, options, progress=progress)
+        if verbose:
+            _show(device, superblock)
+
+
+def find_content(device: ZonedDevice) -> str | None:
+    """Return what *device* holds in a few words, None if nothing. Raises DeviceError."""
+    first = device.report_zones(0, 1)[0]
+    if first.condition is ZoneCondition.OFFLINE:
+        return None  # it cannot be read, and formatting will be refused
+    return identify_content(device.read(0, min(IDENTIFY_SIZE, first.size)))
+
+
+def _show(device: ZonedDevice, superblock: Superblock) -> None:
+    info = device.info
+    conventional = sum(zone.is_conventional for zone in device.report_zones())
+    lines = {
+        "Device": printable(info.name),
+        "Size": format_size(info.size),
+        "Zones": f"{info.nr_zones} of {format_size(info.zone_size)}, {conventional} of them conventional",
+        "Block size": str(info.block_size),
+        "Label": printable(superblock.label_text) or "none",
+        "UUID": str(UUID(bytes=superblock.uuid)),
+        "Features": ", ".join(superblock.feature_names) or "none",
+        "File owner": f"{superblock.file_uid}:{superblock.file_gid}",
+        "File mode": f"{superblock.file_permissions:04o}",
+    }
+    for name, value in lines.items():
+        click.echo(f"{name + ':':<12}{value}")

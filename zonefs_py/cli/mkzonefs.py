@@ -1,0 +1,46 @@
+"""``mkzonefs``: mkfs under the name and with the options of zonefs-tools' command, for scripts that call it."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from zonefs_py import __version__
+from zonefs_py.cli.common import run
+from zonefs_py.cli.mkfs import make_filesystem
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, "-V", "--version", prog_name="mkzonefs", message="%(prog)s (zonefs-py) %(version)s")
+@click.option("-v", "verbose", is_flag=True, help="Verbose output.")
+@click.option("-f", "force", is_flag=True, help="Overwrite an existing format on the device.")
+@click.option("-L", "label", default="", metavar="LABEL", help="Label (volume name), at most 63 bytes.")
+@click.option(
+    "-o",
+    "features",
+    multiple=True,
+    metavar="FEATURES",
+    help="Comma-separated: aggr_cnv, uid=N, gid=N, perm=OCTAL.",
+)
+@click.argument("device", type=click.Path())
+def mkzonefs(device: str, force: bool, verbose: bool, features: tuple[str, ...], label: str) -> None:
+    """Format a device with zonefs.
+
+    \b
+    Features:
+      aggr_cnv    one file for each run of conventional zones (default: one for each zone)
+      uid=UID     owner of the files (default 0)
+      gid=GID     group of the files (default 0)
+      perm=OCTAL  permissions of the files (default 640)
+    """
+    make_filesystem(device, features, label, force=force, verbose=verbose)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line and return the exit status."""
+    return run(mkzonefs, "mkzonefs", argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

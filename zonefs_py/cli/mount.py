@@ -1,0 +1,203 @@
+"""``zonefs-py mount``: mount a device with FUSE, in the background unless told otherwise."""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import click
+
+from zonefs_py.cli.daemon import LEVELS, run_in_background, set_up_logging
+from zonefs_py.config import MountRequest, format_mount_options, parse_mount_options
+from zonefs_py.control.client import ask
+from zonefs_py.control.mounts import FILESYSTEM_TYPE, MountEntry, find_mount
+from zonefs_py.errors import MountError, UserError, describe_os_error, is_disconnected
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class MountCommand:
+    """What to mount where and how; ``options`` is the text after ``-o``."""
+
+    device: str
+    mountpoint: str
+    options: str
+    log_file: str | None = None
+    foreground: bool = False
+    log_level: str = "info"
+
+
+@click.command(short_help="Mount a device.")
+@click.argument("device", type=click.Path())
+@click.argument("mountpoint", metavar="DIR", type=click.Path())
+@click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground and log to stderr.")
+@click.option("-o", "options", multiple=True, metavar="OPTIONS", help="Mount options, separated by commas.")
+@click.option("--log-file", type=click.Path(), help="Where the log goes; the journal, if there is one, by default.")
+@click.option("--log-level", type=click.Choice(LEVELS), default="info", show_default=True)
+def mount(
+    device: str, mountpoint: str, foreground: bool, options: tuple[str, ...], log_file: str | None, log_level: str
+) -> int:
+    """Mount DEVICE, formatted by mkfs, at the directory DIR.
+
+    \b
+    Options after -o, as for kernel zonefs:
+      errors=remount-ro|zone-ro|zone-offline|repair  what an I/O error does (remount-ro)
+      explicit-open    open a zone on the device while its file is open for writing
+      ro, rw           read-only or read-write (rw)
+    and for FUSE:
+      allow_other, noallow_other   other users may use the mount (root's: yes, others': no)
+      allow_root, log=FILE, nosuid, nodev, noexec and other flags of mount(8)
+    """
+    return run_mount(MountCommand(device, mountpoint, ",".join(options), log_file, foreground, log_level))
+
+
+def run_mount(command: MountCommand) -> int:
+    """Do what *command* says; return the exit status. Raises UserError and its like, with nothing mounted."""
+    request = parse_mount_options(command.options)
+    if request.remount:
+        remount(command)
+        return 0
+    log_file = command.log_file or request.log_file
+    if log_file is not None:
+        log_file = os.path.abspath(log_file)
+        request = replace(request, log_file=log_file)
+    command = replace(command, device=os.path.abspath(command.device), mountpoint=os.path.abspath(command.mountpoint))
+    prepare_mountpoint(command.mountpoint)
+    _check_fuse()
+    if command.foreground:
+        set_up_logging(log_file, command.log_level, foreground=True)
+        return serve_mount(command, request, lambda: None)
+
+    def work(say_ready: Callable[[], None]) -> int:
+        set_up_logging(log_file, command.log_level, foreground=False)
+        return serve_mount(command, request, say_ready)
+
+    run_in_background(work)
+    return 0
+
+
+def serve_mount(command: MountCommand, request: MountRequest, say_ready: Callable[[], None]) -> int:
+    """Mount and serve in this process until the end; return its exit status."""
+    from zonefs_py.control import server
+    from zonefs_py.device.emulated import open_device
+    from zonefs_py.fs.filesystem import Filesystem
+    from zonefs_py.fuse.door import libfuse_version
+    from zonefs_py.fuse.serve import serve
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    device = open_device(command.device, read_only=request.filesystem.read_only)
+    try:
+        filesystem = Filesystem(device, request.filesystem)
+    except BaseException:
+        device.close()
+        raise
+    control: list[server.ControlServer] = []
+
+    def options() -> str:
+        now = filesystem.options
+        return format_mount_options(replace(request, filesystem=replace(now, read_only=filesystem.read_only)))
+
+    def on_ready() -> None:
+        fuse = {
+            "versions": {"libfuse": libfuse_version()},
+            "capabilities": {"passthrough": False, "copy_offload": False},
+        }
+        control.append(server.start(filesystem, command.mountpoint, options, fuse))
+        log.info("%s: mounted at %s (%s)", command.device, command.mountpoint, options())
+        say_ready()
+
+    with filesystem:
+        try:
+            healthy = serve(filesystem, command.mountpoint, request.fuse, on_ready=on_ready)
+        finally:
+            for running in control:
+                running.stop()
+    log.info("%s: unmounted", command.mountpoint)
+    return 0 if healthy else 1
+
+
+def prepare_mountpoint(mountpoint: str) -> None:
+    """See that something can be mounted at *mountpoint*, an absolute path; clean up what a dead daemon left there.
+
+    Raises MountError.
+    """
+    entry = find_mount(mountpoint)
+    if entry is not None and entry.type == FILESYSTEM_TYPE:
+        if not is_stale(mountpoint):
+            raise MountError(f"{mountpoint} is busy: {entry.source} is mounted there")
+        unmount(entry, lazy=True)
+        click.echo(f"zonefs-py: {mountpoint}: cleaned up after a daemon that had died", err=True)
+    try:
+        os.listdir(mountpoint)
+    except FileNotFoundError:
+        raise MountError(f"mount point {mountpoint} does not exist; make the directory first") from None
+    except OSError as exc:
+        raise MountError(f"mount point {describe_os_error(exc)}") from None
+
+
+def is_stale(mountpoint: str) -> bool:
+    """Whether the daemon of the mount at *mountpoint* is gone ("transport endpoint is not connected")."""
+    try:
+        os.stat(mountpoint)
+    except OSError as exc:
+        return is_disconnected(exc)
+    return False
+
+
+def unmount(entry: MountEntry, *, lazy: bool) -> None:
+    """Unmount what *entry* says. Raises MountError, in the words of umount(8) or fusermount3(1)."""
+    if os.geteuid() == 0:
+        command = ["umount", "-i", *(["-l"] if lazy else []), "--", entry.mountpoint]
+    else:
+        command = ["fusermount3", "-u", *(["-z"] if lazy else []), "--", entry.mountpoint]
+    _run(command)
+
+
+def _run(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or [f"{command[0]} failed"]
+        raise MountError(lines[-1].removeprefix(f"{command[0]}: "))
+
+
+def _check_fuse() -> None:
+    try:
+        os.close(os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC))
+    except OSError as exc:
+        raise MountError(
+            f"{describe_os_error(exc)}; FUSE is needed to mount (modprobe fuse, or ask for the device)"
+        ) from None
+    if os.geteuid() != 0 and shutil.which("fusermount3") is None:
+        raise MountError("fusermount3 is missing; on Debian: apt-get install fuse3")
+
+
+def remount(command: MountCommand) -> None:
+    """Change the options of a mount that are named after ``-o``; the others stay. Raises MountError, UserError."""
+    entry = find_mount(command.mountpoint)
+    if entry is None or entry.type != FILESYSTEM_TYPE:
+        raise MountError(f"{command.mountpoint} is not a mount point of zonefs-py")
+    if os.geteuid() != 0:
+        raise UserError("only root can remount")
+    present = parse_mount_options(ask(command.mountpoint, {"request": "ping"})["options"])
+    wanted = parse_mount_options(command.options, present).filesystem
+    change = {
+        "request": "remount",
+        "errors": wanted.errors.value,
+        "explicit_open": wanted.explicit_open,
+        "read_only": wanted.read_only,
+    }
+    if wanted.read_only:
+        # The kernel first: it knows whether files are open for writing.
+        _run(["mount", "-i", "-o", "remount,ro", "--", command.mountpoint])
+        ask(command.mountpoint, change)
+    else:
+        ask(command.mountpoint, change)
+        _run(["mount", "-i", "-o", "remount,rw", "--", command.mountpoint])

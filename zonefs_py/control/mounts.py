@@ -1,0 +1,57 @@
+"""Which zonefs-py mounts there are, from /proc/self/mountinfo (proc(5)): no request reaches a mount for it."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+FILESYSTEM_TYPE = "fuse.zonefs-py"
+
+_ESCAPE = re.compile(rb"\\([0-7]{3})")
+
+
+class MountEntry(NamedTuple):
+    """A mounted file system: device number as text (``0:45``), mount point, type, source, and all options."""
+
+    device: str
+    mountpoint: str
+    type: str
+    source: str
+    options: frozenset[str]
+
+    @property
+    def user_id(self) -> int:
+        """The user whose daemon serves a FUSE mount."""
+        for option in self.options:
+            name, _, value = option.partition("=")
+            if name == "user_id" and value.isdecimal():
+                return int(value)
+        return 0
+
+
+def _unescape(field: bytes) -> str:
+    return os.fsdecode(_ESCAPE.sub(lambda match: bytes([int(match[1], 8)]), field))
+
+
+def list_mounts() -> list[MountEntry]:
+    """Return everything that is mounted, in the order in which it was."""
+    entries = []
+    for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
+        before, _, after = line.partition(b" - ")
+        _, _, device, _, mountpoint, flags, *_ = before.split(b" ")
+        type_, source, super_options = after.split(b" ", 2)
+        options = frozenset(_unescape(flags).split(",") + _unescape(super_options).split(","))
+        entries.append(MountEntry(device.decode(), _unescape(mountpoint), _unescape(type_), _unescape(source), options))
+    return entries
+
+
+def find_mount(mountpoint: str) -> MountEntry | None:
+    """Return the topmost mount at *mountpoint*, whatever its type; None if nothing is mounted there."""
+    # Only the parent may be resolved: the mount itself may be dead, and a look at it would fail.
+    parent, name = os.path.split(os.path.abspath(mountpoint))
+    real = os.path.join(os.path.realpath(parent), name)
+    candidates = {real} if os.path.islink(real) is False else {os.path.realpath(real)}
+    found = [entry for entry in list_mounts() if entry.mountpoint in candidates]
+    return found[-1] if found else None

@@ -1,0 +1,179 @@
+"""The daemon's side of the control socket: one JSON request a line, answered when it has taken effect.
+
+The socket is in a directory of the user's own and has mode 0600. A request that is malformed or huge changes nothing;
+it is answered with an error, or the connection is closed.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import socketserver
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+from zonefs_py import __version__
+from zonefs_py.config import ErrorsPolicy
+from zonefs_py.control.mounts import FILESYSTEM_TYPE, MountEntry, find_mount
+from zonefs_py.control.socket_path import make_runtime_directory, socket_path
+from zonefs_py.device.emulated import EmulatedDevice
+from zonefs_py.errors import MountError, UserError, ZonefsError
+from zonefs_py.fs.describe import describe_device, describe_format, describe_zone, info_document, report_document
+from zonefs_py.fs.filesystem import Filesystem
+from zonefs_py.zone import CONDITION_NAMES, ZoneCondition
+
+log = logging.getLogger(__name__)
+
+MAX_REQUEST_SIZE = 16 * 1024 * 1024
+IDLE_SECONDS = 60.0
+
+_FORCED = {CONDITION_NAMES[condition]: condition for condition in (ZoneCondition.READONLY, ZoneCondition.OFFLINE)}
+
+
+class Control:
+    """What can be asked of a mounted file system. Each method with a name in `REQUESTS` answers one request."""
+
+    def __init__(
+        self, filesystem: Filesystem, mount: MountEntry, options: Callable[[], str], fuse: dict[str, Any]
+    ) -> None:
+        """*options* gives the mount options in force; *fuse* what is known of the FUSE side, for ``info``."""
+        self._fs = filesystem
+        self._mount = mount
+        self._options = options
+        self._fuse = fuse
+
+    def answer(self, request: Any) -> dict[str, Any]:
+        """Return the answer to *request*, a decoded JSON value. Never raises for anything a client can send."""
+        try:
+            name = request.get("request") if isinstance(request, dict) else None
+            handler = self.REQUESTS.get(name) if isinstance(name, str) else None
+            if handler is None:
+                raise UserError(f"unknown request {str(name)[:40]!r}; known are {', '.join(sorted(self.REQUESTS))}")
+            return {"ok": True, "result": handler(self, request)}
+        except ZonefsError as exc:
+            return {"ok": False, "error": str(exc), "errno": exc.errno_name}
+
+    def _ping(self, request: dict[str, Any]) -> dict[str, Any]:
+        return {"pid": os.getpid(), "options": self._options()}
+
+    def _info(self, request: dict[str, Any]) -> dict[str, Any]:
+        fs = self._fs
+        return info_document(
+            describe_device(fs.info, fs.device.report_zones()),
+            describe_format(fs.superblock),
+            {
+                "mountpoint": self._mount.mountpoint,
+                "options": self._options(),
+                "pid": os.getpid(),
+                "read_only": fs.read_only,
+                **fs.counters._asdict(),
+            },
+            {"zonefs_py": __version__, "python": platform.python_version(), **self._fuse["versions"]},
+            self._fuse["capabilities"],
+        )
+
+    def _report(self, request: dict[str, Any]) -> dict[str, Any]:
+        return report_document(self._fs.info.name, (describe_zone(zone, file) for zone, file in self._fs.report()))
+
+    def _force_condition(self, request: dict[str, Any]) -> None:
+        device = self._fs.device
+        if not isinstance(device, EmulatedDevice):
+            raise UserError("only the zones of an emulated device can be forced")
+        zones = request.get("zones")
+        name = request.get("condition")
+        valid = isinstance(zones, list) and all(
+            isinstance(number, int) and not isinstance(number, bool) and 0 <= number < device.info.nr_zones
+            for number in zones
+        )
+        if not valid:
+            raise UserError(f"zones must be a list of numbers below {device.info.nr_zones}")
+        if name is not None and (not isinstance(name, str) or name not in _FORCED):
+            raise UserError(f"condition must be null or one of {', '.join(_FORCED)}")
+        assert isinstance(zones, list)
+        device.force_conditions(zones, None if name is None else _FORCED[name])
+
+    def _remount(self, request: dict[str, Any]) -> None:
+        options = self._fs.options
+        for name, value in request.items():
+            if name == "errors":
+                try:
+                    options = replace(options, errors=ErrorsPolicy(value))
+                except ValueError:
+                    raise UserError(f"errors={str(value)[:40]}: no such policy") from None
+            elif name in ("explicit_open", "read_only"):
+                if not isinstance(value, bool):
+                    raise UserError(f"{name} must be true or false")
+                changes: dict[str, Any] = {name: value}
+                options = replace(options, **changes)
+            elif name != "request":
+                raise UserError(f"remount cannot change {str(name)[:40]!r}")
+        self._fs.remount(options)
+
+    REQUESTS: ClassVar[dict[str, Callable[[Control, dict[str, Any]], Any]]] = {
+        "ping": _ping,
+        "info": _info,
+        "report": _report,
+        "force-condition": _force_condition,
+        "remount": _remount,
+    }
+
+
+class _Connection(socketserver.StreamRequestHandler):
+    timeout = IDLE_SECONDS
+
+    def handle(self) -> None:
+        server = self.server
+        assert isinstance(server, ControlServer)
+        try:
+            while line := self.rfile.readline(MAX_REQUEST_SIZE):
+                self.wfile.write(json.dumps(server.answer_line(line)).encode() + b"\n")
+                if not line.endswith(b"\n"):
+                    return
+        except OSError as exc:
+            log.debug("control connection: %s", exc)
+
+
+class ControlServer(socketserver.ThreadingUnixStreamServer):
+    """Listens on the control socket of a mount, in threads of its own."""
+
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self, path: Path, control: Control) -> None:
+        self._path = path
+        self._control = control
+        path.unlink(missing_ok=True)
+        before = os.umask(0o177)
+        try:
+            super().__init__(str(path), _Connection)
+        finally:
+            os.umask(before)
+        threading.Thread(target=self.serve_forever, name="control", daemon=True).start()
+
+    def answer_line(self, line: bytes) -> dict[str, Any]:
+        """Return the answer to one request line."""
+        try:
+            request = json.loads(line)
+        except (ValueError, RecursionError):
+            return {"ok": False, "error": "the request is not JSON", "errno": UserError("").errno_name}
+        return self._control.answer(request)
+
+    def stop(self) -> None:
+        """Stop listening and remove the socket."""
+        self.shutdown()
+        self.server_close()
+        self._path.unlink(missing_ok=True)
+
+
+def start(filesystem: Filesystem, mountpoint: str, options: Callable[[], str], fuse: dict[str, Any]) -> ControlServer:
+    """Open the control socket for *filesystem*, which is mounted at *mountpoint*. Raises MountError, OSError."""
+    mount = find_mount(mountpoint)
+    if mount is None or mount.type != FILESYSTEM_TYPE:
+        raise MountError(f"{mountpoint} has vanished")
+    make_runtime_directory()
+    return ControlServer(socket_path(mount), Control(filesystem, mount, options, fuse))

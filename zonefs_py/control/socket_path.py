@@ -1,0 +1,44 @@
+"""Where the control socket of a mount is: one directory a user, one socket a mount, found from the mount alone."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from zonefs_py.control.mounts import MountEntry
+from zonefs_py.errors import MountError
+
+
+def runtime_directory(uid: int) -> Path:
+    """Return the directory of *uid*'s control sockets. It does not depend on the environment: others must find it."""
+    if uid == 0:
+        return Path("/run/zonefs-py")
+    session = Path(f"/run/user/{uid}")
+    try:
+        if session.stat().st_uid == uid:
+            return session / "zonefs-py"
+    except OSError:
+        pass
+    return Path(f"/tmp/zonefs-py-{uid}")
+
+
+def check_runtime_directory(directory: Path, uid: int) -> None:
+    """Raise MountError unless *directory* is *uid*'s alone: in /tmp somebody else may have made it first."""
+    status = directory.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != uid or status.st_mode & 0o077:
+        raise MountError(f"{directory} is not a directory of user {uid} alone; remove it and mount again")
+
+
+def make_runtime_directory() -> Path:
+    """Make the directory of this user's sockets, mode 0700, and return it. Raises MountError, OSError."""
+    uid = os.geteuid()
+    directory = runtime_directory(uid)
+    directory.mkdir(mode=0o700, exist_ok=True)
+    check_runtime_directory(directory, uid)
+    return directory
+
+
+def socket_path(mount: MountEntry) -> Path:
+    """Return the path of *mount*'s control socket."""
+    return runtime_directory(mount.user_id) / f"{mount.device.replace(':', '-')}.sock"

@@ -12,7 +12,7 @@ MIB = 1024 * KIB
 GIB = 1024 * MIB
 
 _SUFFIXES = {"": 1, "K": KIB, "M": MIB, "G": GIB, "T": 1024 * GIB}
-_SIZE = re.compile(r"(\d+)\s*([KMGT]?)(?:iB)?", re.IGNORECASE)
+_SIZE = re.compile(r"([0-9]+)\s*(?:([KMGT])(?:iB)?)?", re.IGNORECASE)
 
 
 def parse_size(text: str) -> int:
@@ -23,7 +23,7 @@ def parse_size(text: str) -> int:
     match = _SIZE.fullmatch(text.strip())
     if match is None:
         raise ValueError(f"{text!r} is not a size: write a number with K, M, G or T, such as 64M")
-    return int(match[1]) * _SUFFIXES[match[2].upper()]
+    return int(match[1]) * _SUFFIXES[(match[2] or "").upper()]
 
 
 def format_size(size: int) -> str:

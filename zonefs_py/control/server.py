@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import platform
+import socket
 import socketserver
 import threading
 from collections.abc import Callable
@@ -165,7 +166,11 @@ class ControlServer(socketserver.ThreadingUnixStreamServer):
 
     def stop(self) -> None:
         """Stop listening and remove the socket."""
-        self.shutdown()
+        # The listening thread looks at its flag only now and then; a dead socket wakes it at once.
+        waiter = threading.Thread(target=self.shutdown)
+        waiter.start()
+        self.socket.shutdown(socket.SHUT_RDWR)
+        waiter.join()
         self.server_close()
         self._path.unlink(missing_ok=True)
 

@@ -471,13 +471,17 @@ def _is_ours(name: str) -> bool:
     return kind in ("cnv", "seq") and dash == "-" and len(digits) >= 6 and digits.isascii() and digits.isdecimal()
 
 
+def _is_regular(directory: int, name: str) -> bool:
+    return stat.S_ISREG(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode)
+
+
 def _clear(directory: int, path: Path, *, force: bool) -> None:
     names = os.listdir(directory)
     if not names:
         return
     if not force:
         raise UserError(f"{path} is not empty; -f replaces an emulated device that is there")
-    foreign = sorted(name for name in names if not _is_ours(name))
+    foreign = sorted(name for name in names if not _is_ours(name) or not _is_regular(directory, name))
     if foreign:
         raise UserError(f"{path} holds {foreign[0]!r}, which is not part of an emulated device; it will not be removed")
     _remove_zone_files(directory)
@@ -562,10 +566,11 @@ def _read_description(directory: int, path: Path) -> DeviceDescription:
         raise DeviceFormatError(f"{path} is not an emulated device: it has no {DESCRIPTION_NAME}") from None
     except OSError as exc:
         raise DeviceFormatError(f"{name}: {exc.strerror}") from None
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_DESCRIPTION_SIZE:
+        os.close(descriptor)
+        raise DeviceFormatError(f"{name}: not a regular file of a size that a description can have")
     with open(descriptor, "rb") as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_DESCRIPTION_SIZE:
-            raise DeviceFormatError(f"{name}: not a regular file of a size that a description can have")
         content = file.read()
     try:
         return parse_description(content)

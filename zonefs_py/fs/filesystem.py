@@ -350,6 +350,10 @@ class Filesystem:
             log.warning("%s: the reset zone could not be opened again: %s", file.name, exc)
             file.explicitly_open = False
 
+    def is_sequential(self, file: int | str) -> bool:
+        """Whether the file is a sequential zone's. Raises NoSuchFile, IsADirectory."""
+        return self._as_file(self._inode(file)).sequential
+
     # Open files
 
     def open(self, file: int | str, flags: int, caller_uid: int = 0) -> int:

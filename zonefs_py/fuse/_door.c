@@ -64,6 +64,9 @@ static struct fuse_file_info with_flags(const struct fuse_file_info *fi)
 {
 	struct fuse_file_info copy = *fi;
 
+	/* A page written back from a mapping: the flags of whoever has the file open say nothing about it. */
+	if (fi->writepage)
+		return copy;
 	if (fi->flags & O_DIRECT)
 		copy.fh |= HANDLE_DIRECT;
 	if (fi->flags & O_APPEND)

@@ -199,8 +199,10 @@ class Operations(pyfuse3.Operations):
         call = self._call_on_worker if flags & O_TRUNC else self._call
         handle = await call(ino, self._fs.open, ino, flags, ctx.uid)
         self._files[handle] = ino
-        # Never cached: what is on the device is what is read, and a write is answered by the device.
-        return pyfuse3.FileInfo(fh=pyfuse3.FileHandleT(handle), direct_io=True, keep_cache=False)
+        # A sequential file is never cached: what the device has is what is read, and the device answers a write. A
+        # conventional file has a page cache, as kernel zonefs has for it: shared mappings need one.
+        direct_io = self._fs.is_sequential(ino)
+        return pyfuse3.FileInfo(fh=pyfuse3.FileHandleT(handle), direct_io=direct_io, keep_cache=False)
 
     @_answering
     async def read(self, fh: pyfuse3.FileHandleT, off: int, size: int) -> bytes:

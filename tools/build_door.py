@@ -29,7 +29,10 @@ class DoorBuildHook(BuildHookInterface):  # type: ignore[type-arg]  # generic on
         built = _compile(root, Path(tempfile.mkdtemp(prefix="zonefs-py-door-")))
         destination = SOURCE.with_name(built.name)
         if version == "editable":
-            shutil.copy2(built, root / destination)
+            # Replaced, not overwritten: a mounted file system may be running the old one.
+            beside = (root / destination).with_suffix(".new")
+            shutil.copy2(built, beside)
+            beside.replace(root / destination)
         else:
             build_data["force_include"][str(built)] = str(destination)
         build_data["pure_python"] = False

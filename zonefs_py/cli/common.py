@@ -145,10 +145,11 @@ def read_superblock(device: EmulatedDevice) -> Superblock | None:
 class SlowProgress:
     """A progress callback: shows a bar on a terminal, and only if the work takes longer than a second."""
 
-    def __init__(self, length: int, label: str) -> None:
+    def __init__(self, length: int, label: str, spent: float = 0) -> None:
+        """*length* is the number of steps; *spent* the seconds that the work has taken already."""
         self._length = length
         self._label = label
-        self._started = time.monotonic()
+        self._started = time.monotonic() - spent
         self._bar: Any = None
 
     def __enter__(self) -> Self:

@@ -6,6 +6,8 @@ it is answered with an error, or the connection is closed.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import logging
 import os
@@ -13,7 +15,7 @@ import platform
 import socket
 import socketserver
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -124,6 +126,17 @@ class Control:
     }
 
 
+@contextlib.contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    """Hold off other daemons that make or remove sockets in *directory*."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 class _Connection(socketserver.StreamRequestHandler):
     timeout = IDLE_SECONDS
 
@@ -148,12 +161,14 @@ class ControlServer(socketserver.ThreadingUnixStreamServer):
     def __init__(self, path: Path, control: Control) -> None:
         self._path = path
         self._control = control
-        path.unlink(missing_ok=True)
-        before = os.umask(0o177)
-        try:
-            super().__init__(str(path), _Connection)
-        finally:
-            os.umask(before)
+        with _locked(path.parent):
+            path.unlink(missing_ok=True)
+            before = os.umask(0o177)
+            try:
+                super().__init__(str(path), _Connection)
+            finally:
+                os.umask(before)
+            self._inode = path.lstat().st_ino
         threading.Thread(target=self.serve_forever, name="control", daemon=True).start()
 
     def answer_line(self, line: bytes) -> dict[str, Any]:
@@ -172,7 +187,10 @@ class ControlServer(socketserver.ThreadingUnixStreamServer):
         self.socket.shutdown(socket.SHUT_RDWR)
         waiter.join()
         self.server_close()
-        self._path.unlink(missing_ok=True)
+        with _locked(self._path.parent), contextlib.suppress(FileNotFoundError):
+            # The kernel may have given our mount's device number, and so this name, to a new mount already.
+            if self._path.lstat().st_ino == self._inode:
+                self._path.unlink()
 
 
 def start(filesystem: Filesystem, mountpoint: str, options: Callable[[], str], fuse: dict[str, Any]) -> ControlServer:

@@ -150,7 +150,8 @@ class ZoneFile(Inode):
             raise NotPermitted(f"{self.name}: the zone cannot be written")
         if read_only:
             raise ReadOnlyFilesystem(f"{self.name}: the file system is read-only")
-        if offset >= self.capacity and not append:
+        # Appending to a sequential file ignores the offset that was given; to a conventional one it is an error anyway.
+        if offset >= self.capacity and not (append and self.sequential):
             raise BeyondCapacity(f"{self.name}: write at {offset}, capacity {self.capacity}")
         if self.sequential and not direct:
             raise BufferedSequentialWrite(f"{self.name}: a sequential file takes direct writes (O_DIRECT) only")

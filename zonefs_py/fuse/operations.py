@@ -212,6 +212,9 @@ class Operations(pyfuse3.Operations):
     @_answering
     async def write(self, fh: pyfuse3.FileHandleT, off: int, buf: bytes) -> int:
         handle, direct, append = split_handle(fh)
+        if append:
+            # The kernel has put its idea of the file's end there; what the application gave is lost.
+            off = 0
         return await self._call(self._files[handle], self._fs.write, handle, off, buf, direct, append)
 
     @_answering

@@ -105,7 +105,8 @@ def is_device(path: str) -> bool:
     from zonefs_py.device.emulated import DESCRIPTION_NAME
 
     try:
-        os.stat(path)
+        # Not stat: the kernel may answer that for a mount whose daemon is gone.
+        os.statvfs(path)
     except OSError as exc:
         if is_disconnected(exc):
             raise UserError(f"{path}: the daemon of this mount is gone; 'zonefs-py umount {path}' cleans up") from None

@@ -146,7 +146,8 @@ def prepare_mountpoint(mountpoint: str) -> None:
 def is_stale(mountpoint: str) -> bool:
     """Whether the daemon of the mount at *mountpoint* is gone ("transport endpoint is not connected")."""
     try:
-        os.stat(mountpoint)
+        # Not stat: the kernel may know the answer to that without the daemon.
+        os.statvfs(mountpoint)
     except OSError as exc:
         return is_disconnected(exc)
     return False
@@ -165,7 +166,7 @@ def _run(command: list[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"{command[0]} failed"]
-        raise MountError(lines[-1].removeprefix(f"{command[0]}: "))
+        raise MountError(lines[0].removeprefix(f"{command[0]}: "))
 
 
 def _check_fuse() -> None:

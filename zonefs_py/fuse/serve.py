@@ -6,7 +6,6 @@ import contextlib
 import logging
 import os
 import signal
-import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -41,10 +40,19 @@ def serve(filesystem: Filesystem, mountpoint: str, options: FuseOptions, *, on_r
             raise MountError(f"{mountpoint}: {complaints() or exc}") from exc
     try:
         door.check_in_use()
-        trio.run(_serve, mountpoint, on_ready, strict_exception_groups=True)
+        trio.run(_serve, mountpoint, on_ready)
+    except BaseExceptionGroup as group:
+        raise _only(group) from group
     finally:
         pyfuse3.close(unmount=True)
     return not operations.failed
+
+
+def _only(exc: BaseException) -> BaseException:
+    """What a nursery wrapped, if it is one exception: that is what a user should read."""
+    while isinstance(exc, BaseExceptionGroup) and len(exc.exceptions) == 1:
+        exc = exc.exceptions[0]
+    return exc
 
 
 def _session_options(filesystem: Filesystem, options: FuseOptions) -> set[str]:
@@ -99,8 +107,7 @@ async def _watch_signals(task_status: trio.TaskStatus[Any]) -> None:
 async def _announce(mountpoint: str, on_ready: Callable[[], None]) -> None:
     def ask() -> None:
         # A request through the kernel and back: only now does the file system answer.
-        if not stat.S_ISDIR(os.stat(mountpoint).st_mode):
-            raise MountError(f"{mountpoint}: the mounted root is no directory")
+        os.statvfs(mountpoint)
         on_ready()
 
     await trio.to_thread.run_sync(ask)

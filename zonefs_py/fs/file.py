@@ -151,7 +151,7 @@ class ZoneFile(Inode):
         if read_only:
             raise ReadOnlyFilesystem(f"{self.name}: the file system is read-only")
         # Appending to a sequential file ignores the offset that was given; to a conventional one it is an error anyway.
-        if offset >= self.capacity and not (append and self.sequential):
+        if offset >= self.capacity and (length if not self.sequential else not append):
             raise BeyondCapacity(f"{self.name}: write at {offset}, capacity {self.capacity}")
         if self.sequential and not direct:
             raise BufferedSequentialWrite(f"{self.name}: a sequential file takes direct writes (O_DIRECT) only")

@@ -106,6 +106,9 @@ class Mount:
         with self._lock:
             self._used += size - file.size
         file.size = size
+        if file.sequential and size == file.capacity:
+            # The device has closed a zone that became full (kernel: zonefs_i_size_write).
+            file.explicitly_open = False
         self.account_active(file)
 
     def add_file(self, file: ZoneFile) -> None:

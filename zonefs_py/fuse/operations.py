@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar, cast
 
@@ -27,7 +28,6 @@ of the kernel's own (an error) is announced, see `Operations.attributes_changed`
 
 WORKER_THREADS = 32
 ENTRIES_AT_A_TIME = 128
-O_TRUNC = 0o1000
 
 R = TypeVar("R")
 Handler = TypeVar("Handler", bound=Callable[..., Coroutine[Any, Any, Any]])
@@ -196,12 +196,13 @@ class Operations(pyfuse3.Operations):
     @_answering
     async def open(self, inode: pyfuse3.InodeT, flags: pyfuse3.FlagT, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
         ino = self._ino(inode)
-        call = self._call_on_worker if flags & O_TRUNC else self._call
+        call = self._call_on_worker if flags & os.O_TRUNC else self._call
         handle = await call(ino, self._fs.open, ino, flags, ctx.uid)
         self._files[handle] = ino
         # A sequential file is never cached: what the device has is what is read, and the device answers a write. A
-        # conventional file has a page cache, as kernel zonefs has for it: shared mappings need one.
-        direct_io = self._fs.is_sequential(ino)
+        # conventional file has a page cache, as kernel zonefs has for it: shared mappings need one. Not with O_DIRECT:
+        # the kernel's direct I/O on a cached FUSE file does not take a short write at the end of the file for one.
+        direct_io = self._fs.is_sequential(ino) or bool(flags & os.O_DIRECT)
         return pyfuse3.FileInfo(fh=pyfuse3.FileHandleT(handle), direct_io=direct_io, keep_cache=False)
 
     @_answering

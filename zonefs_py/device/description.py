@@ -113,8 +113,8 @@ def parse_description(text: str | bytes) -> DeviceDescription:
     if not isinstance(content, dict) or content.get("format") != FORMAT_NAME:
         raise DeviceFormatError(f'"format" is not "{FORMAT_NAME}"')
     version = content.get("version")
-    if version != FORMAT_VERSION or isinstance(version, bool):
-        raise DeviceFormatError(f'"version" is {version!r}; this zonefs-py knows version {FORMAT_VERSION}')
+    if version != FORMAT_VERSION or type(version) is not int:
+        raise DeviceFormatError(f'"version" is {_shorten(version)}; this zonefs-py knows version {FORMAT_VERSION}')
     fields = _Fields(content)
     geometry = Geometry(
         zone_size=fields.number("zone_size"),

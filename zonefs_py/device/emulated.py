@@ -13,7 +13,7 @@ import os
 import stat
 import threading
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -431,10 +431,10 @@ def create_device(
     directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         _lock(directory, path, exclusive=True)
-        _clear(directory, path, force=force)
+        _clear(directory, path, geometry, force=force)
         try:
             for number in range(geometry.nr_zones):
-                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+                flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
                 descriptor = os.open(zone_file_name(geometry, number), flags, 0o666, dir_fd=directory)
                 try:
                     if geometry.is_conventional(number):
@@ -475,7 +475,8 @@ def _is_regular(directory: int, name: str) -> bool:
     return stat.S_ISREG(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode)
 
 
-def _clear(directory: int, path: Path, *, force: bool) -> None:
+def _clear(directory: int, path: Path, geometry: Geometry, *, force: bool) -> None:
+    """Remove a device that is there, but for files that one of *geometry* has too: ext4 is slow to make them anew."""
     names = os.listdir(directory)
     if not names:
         return
@@ -484,13 +485,13 @@ def _clear(directory: int, path: Path, *, force: bool) -> None:
     foreign = sorted(name for name in names if not _is_ours(name) or not _is_regular(directory, name))
     if foreign:
         raise UserError(f"{path} holds {foreign[0]!r}, which is not part of an emulated device; it will not be removed")
-    _remove_zone_files(directory)
+    _remove_zone_files(directory, {zone_file_name(geometry, number) for number in range(geometry.nr_zones)})
 
 
-def _remove_zone_files(directory: int) -> None:
+def _remove_zone_files(directory: int, but: Container[str] = ()) -> None:
     # The description first: without it the rest is no device.
     for name in sorted(os.listdir(directory), key=lambda name: name != DESCRIPTION_NAME):
-        if _is_ours(name):
+        if _is_ours(name) and name not in but:
             os.unlink(name, dir_fd=directory)
 
 

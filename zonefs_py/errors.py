@@ -102,6 +102,9 @@ class AlreadyExists(ZonefsError, errno=errno.EEXIST):
 class DeviceError(ZonefsError, errno=errno.EIO):
     """The device failed a request. The zone may have changed: report it again."""
 
+    completed = 0
+    """Of a copy that failed: how many bytes from its start are known to be copied."""
+
 
 class OpenZonesExhausted(DeviceError, errno=errno.ETOOMANYREFS):
     """No more zones can be open (``BLK_STS_ZONE_OPEN_RESOURCE``)."""

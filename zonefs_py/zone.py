@@ -6,7 +6,7 @@ Numbers are those of ``include/uapi/linux/blkzoned.h``. Nothing here does I/O or
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import Enum, IntEnum
 from typing import NamedTuple
 
 
@@ -38,6 +38,14 @@ class ZoneOp(IntEnum):
     OPEN = 2
     CLOSE = 3
     FINISH = 4
+
+
+class CopyMethod(Enum):
+    """How bytes get from one place of a device to another without passing through us, best first."""
+
+    DEVICE = "device"
+    REFLINK = "reflink"
+    HOST = "host"
 
 
 CONDITION_NAMES = {
@@ -154,3 +162,5 @@ class DeviceInfo:
     waits: bool
     serial: str = ""
     profile: str = ""
+    copy_methods: tuple[CopyMethod, ...] = ()
+    """How the device can copy by itself, best first; empty: it cannot."""

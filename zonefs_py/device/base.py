@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from types import TracebackType
 from typing import Self
 
-from zonefs_py.zone import DeviceInfo, Zone, ZoneOp
+from zonefs_py.zone import CopyMethod, DeviceInfo, Zone, ZoneOp
 
 
 class ZonedDevice(ABC):
@@ -57,6 +57,18 @@ class ZonedDevice(ABC):
 
         Raises DeviceError; what was written since the last flush may then be lost.
         """
+
+    def copy(self, source: int, destination: int, length: int, method: CopyMethod) -> None:
+        """Copy *length* bytes at *source* to *destination*, to a sequential zone at its write pointer.
+
+        *method* is one of ``info.copy_methods``. Source and destination do not overlap, and each stays within one zone
+        (or neighbouring conventional ones). What was never written copies as zeros.
+
+        Raises DeviceError, whose ``completed`` counts the bytes from the start that are known to be copied; the
+        destination's write pointer may then be anywhere from there to where it would have been: report the zone again.
+        No other way of copying is tried (a device error must not be hidden by one).
+        """
+        raise ValueError(f"{self.info.name} cannot copy by {method.value}")
 
     @abstractmethod
     def close(self) -> None:

@@ -334,7 +334,13 @@ class DirectoryStore:
     def read(self, number: int, offset: int, length: int) -> bytes:
         descriptor = self._descriptors.acquire(number)
         try:
-            return os.pread(descriptor, length, offset)
+            data = os.pread(descriptor, length, offset)
+            # Linux reads at most 0x7ffff000 bytes at once (read(2)).
+            while (
+                data and len(data) < length and (more := os.pread(descriptor, length - len(data), offset + len(data)))
+            ):
+                data += more
+            return data
         finally:
             self._descriptors.release(number)
 
@@ -505,16 +511,19 @@ def _lock(directory: int, path: Path, *, exclusive: bool) -> None:
 
 
 def _lock_holder(directory: int) -> int | None:
-    inode = os.fstat(directory).st_ino
+    status = os.fstat(directory)
     try:
         lines = Path("/proc/locks").read_text().splitlines()
     except OSError:
         return None
-    for line in lines:
-        words = line.split()
-        # "1: FLOCK ADVISORY WRITE PID MAJOR:MINOR:INODE 0 EOF"; a blocked one has "->" as its second word.
-        if len(words) > 5 and words[1] == "FLOCK" and words[5].endswith(f":{inode}"):
-            return int(words[4])
+    # "1: FLOCK ADVISORY WRITE PID MAJOR:MINOR:INODE 0 EOF"; a blocked one has "->" as its second word.
+    locks = [words for line in lines if len(words := line.split()) > 5 and words[1] == "FLOCK"]
+    device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}"
+    # On btrfs and overlayfs stat gives another device number than the kernel uses here: then the inode must do.
+    for end in (f"{device}:{status.st_ino}", f":{status.st_ino}"):
+        for words in locks:
+            if words[5].endswith(end):
+                return int(words[4])
     return None
 
 

@@ -170,12 +170,11 @@ class EmulatedDevice(ZonedDevice):
         except OSError as exc:
             with self._lock:
                 self._writing.discard(number)
-                self._cut_half_block(number)
-                self._adopt_stored_size(number)
+                self._abort_write(number, within)
             raise from_os_error(exc, f"zone {number}: write of {len(piece)} bytes at {within}") from exc
         with self._lock:
             self._writing.discard(number)
-            self._conditions.complete_write(number, len(piece))
+            self._conditions.complete_write(number)
 
     def _adopt_stored_size(self, number: int) -> None:
         """Take the stored size of a sequential zone for its write pointer. Raises DeviceError; needs the lock."""
@@ -187,15 +186,17 @@ class EmulatedDevice(ZonedDevice):
             whole = min(round_down(stored, self._geometry.block_size), self._geometry.capacity_of(number))
             self._conditions.resync(number, whole)
 
-    def _cut_half_block(self, number: int) -> None:
-        """After a failed write: drop what is less than a block, which a device could not have written."""
+    def _abort_write(self, number: int, within: int) -> None:
+        """After a failed write at *within*: take what is stored, in whole blocks, for written. Needs the lock."""
+        whole = within
         try:
             stored = self._store.size(number)
             whole = round_down(stored, self._geometry.block_size)
             if whole != stored:
                 self._store.set_size(number, whole)
         except OSError as exc:
-            log.error("zone %d: the end of a failed write cannot be cut off: %s", number, exc)
+            log.error("zone %d: what a failed write left cannot be determined: %s", number, exc)
+        self._conditions.abort_write(number, whole)
 
     def zone_mgmt(self, op: ZoneOp, number: int) -> None:
         self._check_writable()

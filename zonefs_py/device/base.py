@@ -58,6 +58,14 @@ class ZonedDevice(ABC):
         Raises DeviceError; what was written since the last flush may then be lost.
         """
 
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        """Fill *buffer* with what is at *offset*. Raises DeviceError, and then the buffer may hold anything."""
+        buffer[:] = self.read(offset, len(buffer))
+
+    def can_copy(self, source: int, destination: int, length: int, method: CopyMethod) -> bool:
+        """Whether `copy` would take these arguments: to be asked before anything is copied."""
+        return method in self.info.copy_methods
+
     def copy(self, source: int, destination: int, length: int, method: CopyMethod) -> None:
         """Copy *length* bytes at *source* to *destination*, to a sequential zone at its write pointer.
 

@@ -63,6 +63,21 @@ def test_file_system_type(mnt: Path) -> None:
     assert run("stat", "-f", "-c", "%t", mnt).stdout.strip() == "65735546"
 
 
+def test_file_system_id(mnt: Path) -> None:
+    assert run("stat", "-f", "-c", "%i", mnt).stdout.strip() == "0"
+
+
+def test_access_control_list(mnt: Path) -> None:
+    with refused(errno.ENODATA):
+        os.getxattr(mnt / "seq/0", "system.posix_acl_access")
+    for name in ("user.a", "security.a", "trusted.a"):
+        with refused(errno.EOPNOTSUPP):
+            os.getxattr(mnt / "seq/0", name)
+        with refused(errno.EOPNOTSUPP):
+            os.setxattr(mnt / "seq/0", name, b"")
+    assert os.listxattr(mnt / "seq/0") == []
+
+
 def test_device_number(mnt: Path) -> None:
     assert os.major(mnt.stat().st_dev) == 0
     assert mnt.stat().st_dev != mnt.parent.stat().st_dev
@@ -318,6 +333,16 @@ def test_remount_keeps_options(device_dir: DeviceFactory, mounted: Mounts, remou
         done = remount(mnt, "ro")
     assert done.returncode == 1
     assert "rw" in options_of(mnt)
+
+
+def test_read_only_mount_stays(device_dir: DeviceFactory, mounted: Mounts, remount: Any) -> None:
+    mnt = mounted(device_dir(), "ro")
+    done = remount(mnt, "rw")
+    assert done.returncode == 1
+    assert "unmount it and mount it read-write" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    with refused(errno.EROFS):
+        os.open(mnt / "seq/0", os.O_WRONLY)
 
 
 def test_second_mount(device_dir: DeviceFactory, mounted: Mounts, tmp_path: Path) -> None:

@@ -534,6 +534,7 @@ def test_read_only_file_system() -> None:
     assert user.chmod(0o600) == "EROFS"
     assert user.open(mode="r truncate") == "EROFS"
     assert user.oracle.create("seq", b"new")[0].errno == "ENOENT"
+    assert user.oracle.remove("seq", b"0")[0].errno == "EROFS"
     assert user.oracle.remount(Options())[0].errno is None
     user.oracle.remount(Options())[0].effect()
     assert user.truncate(0) is None

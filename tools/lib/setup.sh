@@ -35,7 +35,8 @@ have() {
 # find_python: print the Python to build with: 3.11 or newer, with venv, pip and the headers of the C interface.
 find_python() {
 	local candidate
-	for candidate in ${PYTHON:+"$PYTHON"} python3 /usr/bin/python3 python3.14 python3.13 python3.12 python3.11; do
+	# The system's first: root's own may be where nobody else can run it, and some tests run as a plain user.
+	for candidate in ${PYTHON:+"$PYTHON"} /usr/bin/python3 python3 python3.14 python3.13 python3.12 python3.11; do
 		candidate=$(command -v "$candidate") || continue
 		"$candidate" -c '
 import os, sys, sysconfig

@@ -16,6 +16,7 @@ from zonefs_py.config import FormatOptions
 from zonefs_py.device.emulated import create_device, open_device
 from zonefs_py.device.memory import MemoryDevice
 from zonefs_py.errors import DeviceError, UserError
+from zonefs_py.fs.filesystem import Filesystem
 from zonefs_py.fs.format import IDENTIFY_SIZE, format_device, identify_content
 from zonefs_py.fs.superblock import Features, Superblock
 from zonefs_py.zone import Geometry, ZoneCondition
@@ -279,3 +280,12 @@ def test_what_real_tools_make_is_recognised(command: list[str], words: str, tmp_
     found = identify_content(disk.read_bytes()[:IDENTIFY_SIZE])
     assert found is not None
     assert words in found
+
+
+def test_odd_permissions_are_cut() -> None:
+    """The superblock's permissions are 32 bits, and the kernel checks none of them; a mode has twelve to set."""
+    device = MemoryDevice(geometry())
+    format_device(device, FormatOptions())
+    device.write(0, Superblock(features=Features.PERMISSIONS, perm=0xFFFF).pack())
+    with Filesystem(device) as fs:
+        assert fs.getattr(fs.resolve("cnv/0")).mode == 0o107777

@@ -153,7 +153,9 @@ class ZoneConditions:
         self._set(number, after)
 
     def force(self, number: int, condition: ZoneCondition | None) -> None:
-        """Make zone *number* READONLY or OFFLINE, or (None) what its write pointer says again."""
+        """Make zone *number* READONLY or OFFLINE, or (None), if it is one of these, what its write pointer says."""
+        if condition is None and self.condition(number) not in (READONLY, OFFLINE):
+            return
         if condition is None:
             condition = NOT_WP if self._geometry.is_conventional(number) else self._settled(number)
         self._set(number, condition)

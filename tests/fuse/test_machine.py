@@ -1,0 +1,31 @@
+"""The state machine over a live mount: command line, kernel and daemon together."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from tests.model.drivers import MountDriver
+from tests.model.machine import make_machine
+from tests.model.strategies import setups
+from zonefs_py.units import KIB
+
+ZONE_SIZES = (64 * KIB, 256 * KIB)
+
+
+@pytest.mark.skipif(not os.access("/dev/fuse", os.R_OK | os.W_OK), reason="needs /dev/fuse: modprobe fuse")
+@pytest.mark.skipif(os.geteuid() != 0, reason="chown and remount need root")
+def test_live_mount(request: pytest.FixtureRequest) -> None:
+    long = bool(request.config.getoption("--long"))
+    chosen = settings(
+        max_examples=100 if long else 8,
+        stateful_step_count=60,
+        # Mounting takes half a second, which hypothesis takes for slow data generation.
+        suppress_health_check=[HealthCheck.too_slow],
+        # A failing example is shown as it was found: shrinking runs hundreds more, each with mounts of its own.
+        phases=(Phase.explicit, Phase.reuse, Phase.generate, *([Phase.shrink] if long else [])),
+    )
+    run_state_machine_as_test(make_machine(MountDriver, setups(ZONE_SIZES)), settings=chosen)

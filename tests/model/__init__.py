@@ -1,0 +1,1 @@
+"""An independent model of zonefs, and a state machine that compares it with the real thing."""

@@ -1,0 +1,11 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+# shellcheck source=/dev/null
+. "${0%/*}/test_lib"
+
+title "Active limit: write beyond it (errors=repair)" "$@"
+
+require_limits
+check_active_limit repair
+
+pass

@@ -1,0 +1,11 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+# geometry: any
+# shellcheck source=/dev/null
+. "${0%/*}/test_lib"
+
+title "Write error: zone reset (zone-ro)" "$@"
+
+check_write_error zone-ro reset 440 1048576
+
+pass

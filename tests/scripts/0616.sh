@@ -1,0 +1,11 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+# geometry: any
+# shellcheck source=/dev/null
+. "${0%/*}/test_lib"
+
+title "Write error: host fails the write (repair)" "$@"
+
+check_write_error repair host 640 1048576
+
+pass

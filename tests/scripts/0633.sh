@@ -1,0 +1,18 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+# geometry: any
+# shellcheck source=/dev/null
+. "${0%/*}/test_lib"
+
+title "Offline zone: truncate fails" "$@"
+
+mount_zonefs || exit_failed "mount"
+write_seq seq/0 0 8192 || exit_failed "write"
+force_zone offline seq/0 || exit_failed "offline"
+zio "open $SEQ0 wronly,direct" "!EIO ftruncate 0" "!EIO truncate $SEQ0 $CAP" || exit_failed "truncate"
+expect_file seq/0 640 8192 || exit_failed "file"
+fs_is_writable || exit_failed "the file system went read-only"
+force_zone online seq/0 || exit_failed "online"
+verify_file seq/0 0 8192 || exit_failed "data when it is back"
+
+pass

@@ -219,16 +219,7 @@ class EmulatedDevice(ZonedDevice):
         except OSError as exc:
             raise from_os_error(exc, "flush") from exc
 
-    def force_condition(self, number: int, condition: ZoneCondition | None) -> None:
-        """Make zone *number* READONLY or OFFLINE for good, as a failing drive does; None: back to normal.
-
-        Conventional zones can be forced too. Raises ValueError for any other condition or number, DeviceError when
-        the change cannot be stored.
-        """
-        self.force_conditions([number], condition)
-
     def force_conditions(self, numbers: Iterable[int], condition: ZoneCondition | None) -> None:
-        """Do `force_condition` to several zones at once: all, or on an error none."""
         self._check_writable()
         if condition not in (None, ZoneCondition.READONLY, ZoneCondition.OFFLINE):
             raise ValueError(f"a zone cannot be forced to be {condition!r}")

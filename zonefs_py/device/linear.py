@@ -1,0 +1,403 @@
+"""Zoned devices end to end, or slices of them, as one device: what dm-linear is for the kernel.
+
+Zone numbers, starts and write pointers are rewritten in reports, and offsets in requests; nothing else. Whoever owns
+the zones below keeps their conditions and limits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from zonefs_py.device.base import ZonedDevice
+from zonefs_py.errors import DeviceError, TableChanged, UserError
+from zonefs_py.zone import CopyMethod, DeviceInfo, Zone, ZoneCondition, ZoneOp
+
+
+@dataclass(frozen=True, eq=False)
+class Slice:
+    """Zones of a device that follow each other: *nr_zones* from zone *first* on; to the device's end, if None."""
+
+    device: ZonedDevice
+    first: int = 0
+    nr_zones: int | None = None
+
+
+class _Row(NamedTuple):
+    """One slice in its place. ``number`` and ``start`` count in the whole, ``first`` and ``offset`` in the part."""
+
+    device: ZonedDevice
+    number: int
+    nr_zones: int
+    start: int
+    first: int
+    offset: int
+
+
+_ZoneShape = tuple[int, int, bool]
+"""Of a zone: size, capacity and whether it is conventional."""
+
+
+class _Table:
+    """Which slice lies where. Immutable."""
+
+    def __init__(self, slices: Sequence[Slice]) -> None:
+        """Raises UserError if *slices* do not make one device, DeviceError if one cannot be reported."""
+        if not slices:
+            raise UserError("a linear device needs at least one part")
+        self.devices = list(dict.fromkeys(piece.device for piece in slices))
+        first = slices[0].device.info
+        self.zone_size, self.block_size = first.zone_size, first.block_size
+        self.rows: list[_Row] = []
+        shape: list[_ZoneShape] = []
+        seen: dict[_ZoneShape, _ZoneShape] = {}
+        start = 0
+        for piece in slices:
+            zones = self._zones_of(piece)
+            if shape and shape[-1][0] != self.zone_size:
+                raise UserError(
+                    f"{self.rows[-1].device.info.name} ends in a smaller zone, so nothing can follow it:"
+                    " leave that zone out, or put the part last"
+                )
+            self.rows.append(_Row(piece.device, len(shape), len(zones), start, piece.first, zones[0].start))
+            for zone in zones:
+                entry = (zone.size, zone.capacity, zone.is_conventional)
+                # One object for all zones that are alike: a device may have a hundred thousand.
+                shape.append(seen.setdefault(entry, entry))
+            start += sum(zone.size for zone in zones)
+        self._check_overlaps()
+        self.size = start
+        self.nr_zones = len(shape)
+        self.shape = shape
+        """What must stay the same when a table is replaced, one entry a zone."""
+        self._starts = [row.start for row in self.rows]
+        self._numbers = [row.number for row in self.rows]
+
+    def _zones_of(self, piece: Slice) -> list[Zone]:
+        info = piece.device.info
+        for name, here, there in (
+            ("zones", self.zone_size, info.zone_size),
+            ("blocks", self.block_size, info.block_size),
+        ):
+            if here != there:
+                raise UserError(f"{info.name} has {name} of {there} bytes, the part before it of {here}")
+        last = info.nr_zones - 1 if piece.nr_zones is None else piece.first + piece.nr_zones - 1
+        if not 0 <= piece.first <= last < info.nr_zones:
+            raise UserError(f"{info.name} has zones 0 to {info.nr_zones - 1}, not {piece.first} to {last}")
+        return piece.device.report_zones(piece.first, last - piece.first + 1)
+
+    def _check_overlaps(self) -> None:
+        for device in self.devices:
+            spans = sorted((row.first, row.nr_zones) for row in self.rows if row.device is device)
+            end = 0
+            for first, nr_zones in spans:
+                if first < end:
+                    raise UserError(f"{device.info.name}: zone {first} is used twice")
+                end = first + nr_zones
+
+    def row_at(self, offset: int) -> _Row:
+        """The slice that *offset* is in."""
+        return self.rows[bisect_right(self._starts, offset) - 1]
+
+    def row_of(self, number: int) -> _Row:
+        """The slice that has zone *number*."""
+        return self.rows[bisect_right(self._numbers, number) - 1]
+
+    def check(self, offset: int, length: int) -> None:
+        """Raise ValueError unless the span is whole blocks in one zone, or in neighbouring conventional zones."""
+        block = self.block_size
+        if offset % block or length % block or offset < 0 or length <= 0 or offset + length > self.size:
+            raise ValueError(f"{length} bytes at {offset}: not whole blocks of {block} within {self.size}")
+        first, last = offset // self.zone_size, (offset + length - 1) // self.zone_size
+        if first != last and not all(conventional for _, _, conventional in self.shape[first : last + 1]):
+            raise ValueError(f"{length} bytes at {offset} cross a zone boundary")
+
+    def pieces(self, offset: int, length: int) -> Iterator[tuple[ZonedDevice, int, int]]:
+        """Cut a span where another slice begins: device, offset there, length."""
+        self.check(offset, length)
+        while length:
+            row = self.row_at(offset)
+            piece = min(length, row.start + row.nr_zones * self.zone_size - offset)
+            yield row.device, offset - row.start + row.offset, piece
+            offset, length = offset + piece, length - piece
+
+    def zone(self, number: int) -> tuple[ZonedDevice, int]:
+        """The device that has zone *number*, and its number there. Raises ValueError."""
+        if not 0 <= number < self.nr_zones:
+            raise ValueError(f"zone {number} of {self.nr_zones}")
+        row = self.row_of(number)
+        return row.device, number - row.number + row.first
+
+
+class _Gate:
+    """Lets any number of requests through, or one change of the table when none is under way."""
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition(threading.Lock())
+        """Guards the two numbers."""
+        self._inside = 0
+        self._closed = False
+
+    def __enter__(self) -> None:
+        with self._condition:
+            while self._closed:
+                self._condition.wait()
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._condition:
+            self._inside -= 1
+            if self._closed and not self._inside:
+                self._condition.notify_all()
+
+    @contextlib.contextmanager
+    def closed(self) -> Iterator[None]:
+        """Wait until nobody is inside, and let nobody in."""
+        with self._condition:
+            while self._closed:
+                self._condition.wait()
+            self._closed = True
+            while self._inside:
+                self._condition.wait()
+        try:
+            yield
+        finally:
+            with self._condition:
+                self._closed = False
+                self._condition.notify_all()
+
+
+@contextlib.contextmanager
+def _naming(device: ZonedDevice) -> Iterator[None]:
+    """Say in a device error which part it came from: the zone numbers in it are the part's."""
+    try:
+        yield
+    except DeviceError as exc:
+        named = type(exc)(f"{device.info.name}: {exc}")
+        named.completed = exc.completed
+        raise named from exc
+
+
+class LinearDevice(ZonedDevice):
+    """Slices of devices, one after the other, as one device that owns them.
+
+    A copy runs in one part or not at all. The limits of open and active zones are the smallest of the parts'; they are
+    kept by each part for itself, where zones outside the slices count too.
+    """
+
+    def __init__(self, slices: Sequence[Slice], name: str | None = None) -> None:
+        """Raises UserError if *slices* do not fit each other, DeviceError; the devices are then still the caller's."""
+        self._gate = _Gate()
+        self._table = _Table(slices)
+        """Read inside the gate, or by one whom a change in between does not matter to."""
+        self._generation = 0
+        self._info = self._make_info(name)
+        self._closed = False
+
+    def _make_info(self, name: str | None) -> DeviceInfo:
+        table = self._table
+        infos = [device.info for device in table.devices]
+        return DeviceInfo(
+            kind="linear",
+            name=name or "linear:" + "+".join(info.name for info in infos),
+            size=table.size,
+            nr_zones=table.nr_zones,
+            zone_size=table.zone_size,
+            block_size=table.block_size,
+            max_open_zones=_smaller(info.max_open_zones for info in infos),
+            max_active_zones=_smaller(info.max_active_zones for info in infos),
+            read_only=any(info.read_only for info in infos),
+            waits=any(info.waits for info in infos),
+            serial="+".join(info.serial for info in infos),
+            copy_methods=_common_methods(infos),
+        )
+
+    @property
+    def info(self) -> DeviceInfo:
+        return self._info
+
+    # The table
+
+    @property
+    def slices(self) -> list[Slice]:
+        """What lies where now, in order."""
+        return [Slice(row.device, row.first, row.nr_zones) for row in self._table.rows]
+
+    @property
+    def generation(self) -> int:
+        return self._total(self._generation, self._table)
+
+    @staticmethod
+    def _total(own: int, table: _Table) -> int:
+        return own + sum(device.generation for device in table.devices)
+
+    def replace_table(self, slices: Sequence[Slice]) -> list[ZonedDevice]:
+        """Put *slices* in the place of the present ones; return the devices that are used no more, open.
+
+        Waits for requests under way, and holds new ones back meanwhile. Who replaces the table has moved the data: what
+        is mounted above is not told. Copies that were planned before are refused from now on (`generation`).
+
+        The device must look the same as before: raises UserError if zones, blocks, capacities, types, or anything
+        else that `info` tells would change, DeviceError if a part cannot be reported. Nothing has changed then.
+        """
+        with self._gate.closed():
+            old = self._table
+            table = _Table(slices)
+            self._check_alike(table)
+            # The number of changes below may be smaller in the new parts; the sum must grow all the same.
+            self._generation = self._total(self._generation, old) + 1 - self._total(0, table)
+            self._table = table
+            return [device for device in old.devices if device not in table.devices]
+
+    def _check_alike(self, table: _Table) -> None:
+        now = self._info
+        infos = [device.info for device in table.devices]
+        if (table.zone_size, table.block_size) != (now.zone_size, now.block_size) or table.shape != self._table.shape:
+            raise UserError(f"{now.name}: the new table makes zones of other sizes, capacities or types")
+        for name, here, there in (
+            ("max open zones", now.max_open_zones, _smaller(info.max_open_zones for info in infos)),
+            ("max active zones", now.max_active_zones, _smaller(info.max_active_zones for info in infos)),
+            ("read-only", now.read_only, any(info.read_only for info in infos)),
+        ):
+            if here != there:
+                raise UserError(f"{now.name}: the new table changes {name} from {here} to {there}")
+        if any(info.waits for info in infos) and not now.waits:
+            raise UserError(f"{now.name}: the new table has a device that waits, and none did before")
+        missing = set(now.copy_methods) - set(_common_methods(infos))
+        if missing:
+            raise UserError(f"{now.name}: the new table cannot copy by {missing.pop().value}")
+
+    # Requests
+
+    def report_zones(self, start: int = 0, count: int | None = None) -> list[Zone]:
+        found: list[Zone] = []
+        with self._gate:
+            table = self._table
+            end = table.nr_zones if count is None else min(start + count, table.nr_zones)
+            for row in table.rows:
+                low, high = max(start, row.number), min(end, row.number + row.nr_zones)
+                if low < high:
+                    with _naming(row.device):
+                        zones = row.device.report_zones(low - row.number + row.first, high - low)
+                    number, shift = row.number - row.first, row.start - row.offset
+                    found += [
+                        Zone(
+                            zone.number + number,
+                            zone.start + shift,
+                            zone.size,
+                            zone.capacity,
+                            zone.wp + shift,
+                            zone.type,
+                            zone.condition,
+                        )
+                        for zone in zones
+                    ]
+        return found
+
+    def read(self, offset: int, length: int) -> bytes:
+        found = []
+        with self._gate:
+            for device, there, piece in self._table.pieces(offset, length):
+                with _naming(device):
+                    found.append(device.read(there, piece))
+        return found[0] if len(found) == 1 else b"".join(found)
+
+    def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
+        view = memoryview(data)
+        done = 0
+        with self._gate:
+            for device, there, piece in self._table.pieces(offset, len(view)):
+                with _naming(device):
+                    device.write(there, view[done : done + piece])
+                done += piece
+
+    def zone_mgmt(self, op: ZoneOp, number: int) -> None:
+        with self._gate:
+            device, there = self._table.zone(number)
+            with _naming(device):
+                device.zone_mgmt(op, there)
+
+    def flush(self, number: int | None = None) -> None:
+        with self._gate:
+            if number is not None:
+                device, there = self._table.zone(number)
+                with _naming(device):
+                    device.flush(there)
+                return
+            errors = []
+            for device in self._table.devices:
+                try:
+                    with _naming(device):
+                        device.flush()
+                except DeviceError as exc:
+                    # The other parts' data is not to be lost for it.
+                    errors.append(exc)
+            if errors:
+                raise errors[0]
+
+    def can_copy(self, source: int, destination: int, length: int, method: CopyMethod) -> bool:
+        with self._gate:
+            where = self._one_part(self._table, source, destination, length)
+            return where is not None and where[0].can_copy(where[1], where[2], length, method)
+
+    def copy(
+        self, source: int, destination: int, length: int, method: CopyMethod, generation: int | None = None
+    ) -> None:
+        with self._gate:
+            table = self._table
+            # Asked once: a part below may change its table too, and then it refuses by the number that it gets.
+            below = {device: device.generation for device in table.devices}
+            now = self._generation + sum(below.values())
+            if generation is not None and generation != now:
+                raise TableChanged(
+                    f"{self._info.name}: the copy was planned under table {generation}, now it is table {now}"
+                )
+            where = self._one_part(table, source, destination, length)
+            if where is None:
+                raise ValueError(f"{length} bytes at {source} and at {destination} are not in one part")
+            device, source_there, destination_there = where
+            with _naming(device):
+                expected = None if generation is None else below[device]
+                device.copy(source_there, destination_there, length, method, expected)
+
+    def _one_part(
+        self, table: _Table, source: int, destination: int, length: int
+    ) -> tuple[ZonedDevice, int, int] | None:
+        """The device that has both ends, with their offsets there; None if there is none."""
+        sources = list(table.pieces(source, length))
+        destinations = list(table.pieces(destination, length))
+        if len(sources) > 1 or len(destinations) > 1 or sources[0][0] is not destinations[0][0]:
+            return None
+        return sources[0][0], sources[0][1], destinations[0][1]
+
+    def force_conditions(self, numbers: Iterable[int], condition: ZoneCondition | None) -> None:
+        """All zones of one part change or none; where a part fails, those before it have changed."""
+        with self._gate:
+            by_device: dict[ZonedDevice, list[int]] = {}
+            for number in numbers:
+                device, there = self._table.zone(number)
+                by_device.setdefault(device, []).append(there)
+            for device, those in by_device.items():
+                with _naming(device):
+                    device.force_conditions(those, condition)
+
+    def close(self) -> None:
+        """Close all parts, also when closing one of them fails."""
+        if not self._closed:
+            self._closed = True
+            with contextlib.ExitStack() as stack:
+                for device in self._table.devices:
+                    stack.callback(device.close)
+
+
+def _smaller(limits: Iterable[int | None]) -> int | None:
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def _common_methods(infos: Sequence[DeviceInfo]) -> tuple[CopyMethod, ...]:
+    """What all can do, in the order of the first."""
+    return tuple(method for method in infos[0].copy_methods if all(method in info.copy_methods for info in infos))

@@ -460,6 +460,24 @@ def test_bugs_of_the_caller_are_not_faults() -> None:
     assert [status.matched for status in device.rules] == [0, 0, 0]
 
 
+def test_what_the_device_below_refuses_is_refused_whole() -> None:
+    delay = FaultRule(ANY, Effect.DELAY, count=None, milliseconds=1)
+    cuts = [FaultRule(one, Effect.DELAY, count=None, milliseconds=1, after=BLOCK) for one in (WRITE, COPY)]
+    below = CopyingDevice(Geometry(ZONE, ZONE - BLOCK, 8, 2, BLOCK, ZONE))
+    device = FaultDevice(below, [delay, *cuts], sleep=lambda _: None)
+    below.write(at(SEQ), bytes(ZONE - 3 * BLOCK))
+    before = below.report_zones()
+    with pytest.raises(DeviceError, match="crosses the zone capacity"):
+        device.write(at(SEQ, 13), blocks("abc"))
+    with pytest.raises(ValueError, match="cross a zone boundary"):
+        device.write(at(1, 15), blocks("ab"))
+    assert below.report_zones() == before
+    assert not any(below.read(at(1), ZONE))
+    with pytest.raises(DeviceError):
+        device.copy(0, at(SEQ, 13), 3 * BLOCK, HOST)
+    assert below.copies == [(0, at(SEQ, 13), 3 * BLOCK, HOST)]
+
+
 def test_copies_pass_through_with_their_generation() -> None:
     linear = LinearDevice([Slice(CopyingDevice(GEOMETRY)), Slice(CopyingDevice(GEOMETRY))])
     device = FaultDevice(linear, [FaultRule(COPY, Effect.DROP, count=None)])

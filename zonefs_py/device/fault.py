@@ -213,6 +213,14 @@ class FaultDevice(ZonedDevice):
         block, size = self._info.block_size, self._info.size
         return is_aligned(offset, block) and is_aligned(length, block) and 0 <= offset < offset + length <= size
 
+    def _is_refused_whole(self, offset: int, length: int) -> bool:
+        """Whether the device below refuses to write the span for where it ends: it must not be given a part of it."""
+        first, last = self._span(offset, length)
+        zones = self._device.report_zones(first, last - first + 1)
+        if len(zones) > 1:
+            return not all(zone.is_conventional for zone in zones)
+        return offset + length > zones[0].start + zones[0].capacity
+
     def _strike_all(self, firing: Sequence[_Firing], what: str) -> bool:
         """Let all rules strike a call that is not cut in the middle; return whether it is dropped."""
         for one in firing:
@@ -250,7 +258,7 @@ class FaultDevice(ZonedDevice):
         firing = []
         if self._is_request(offset, len(view)):
             firing = self._firing(Operation.WRITE, self._span(offset, len(view)))
-        if not firing:
+        if not firing or self._is_refused_whole(offset, len(view)):
             self._device.write(offset, data)
             return
         view = memoryview(_flipped(firing, data))
@@ -276,6 +284,9 @@ class FaultDevice(ZonedDevice):
         if generation not in (None, self.generation):
             raise TableChanged(f"{self._info.name}: the copy was planned under another table")
         firing = self._firing(Operation.COPY, self._span(destination, length), self._span(source, length))
+        if not firing or self._is_refused_whole(destination, length):
+            self._device.copy(source, destination, length, method, generation)
+            return
         effects = {one.rule.effect for one in firing}
 
         def transfer(start: int, end: int) -> None:

@@ -123,7 +123,7 @@ def is_device(path: str) -> bool:
             raise
     else:
         return True
-    if os.path.ismount(path):
+    if os.path.ismount(os.path.realpath(path)):
         return False
     raise UserError(f"{path} is neither an emulated device (it has no {DESCRIPTION_NAME}) nor a mount point")
 

@@ -39,7 +39,7 @@ def set_up_logging(log_file: str | None, level: str, *, foreground: bool) -> Non
     handler: logging.Handler
     line_format = LINE_FORMAT
     if log_file is not None:
-        handler = logging.FileHandler(log_file, encoding="utf-8")
+        handler = logging.FileHandler(log_file, encoding="utf-8", errors="backslashreplace")
     elif foreground:
         handler = logging.StreamHandler()
     elif os.path.exists(JOURNAL_SOCKET):
@@ -48,7 +48,7 @@ def set_up_logging(log_file: str | None, level: str, *, foreground: bool) -> Non
     else:
         path = default_log_file()
         path.parent.mkdir(parents=True, exist_ok=True)
-        handler = logging.FileHandler(path, encoding="utf-8")
+        handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter(line_format))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     # pyfuse3 logs each task that it starts.

@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 MAX_REQUEST_SIZE = 16 * 1024 * 1024
 IDLE_SECONDS = 60.0
 
+_POLICIES = {policy.value: policy for policy in ErrorsPolicy}
 _FORCED = {CONDITION_NAMES[condition]: condition for condition in (ZoneCondition.READONLY, ZoneCondition.OFFLINE)}
 
 
@@ -101,10 +102,9 @@ class Control:
         options = self._fs.options
         for name, value in request.items():
             if name == "errors":
-                try:
-                    options = replace(options, errors=ErrorsPolicy(value))
-                except ValueError:
-                    raise UserError(f"errors={str(value)[:40]}: no such policy") from None
+                if not isinstance(value, str) or value not in _POLICIES:
+                    raise UserError(f"errors must be one of {', '.join(_POLICIES)}")
+                options = replace(options, errors=_POLICIES[value])
             elif name in ("explicit_open", "read_only"):
                 if not isinstance(value, bool):
                     raise UserError(f"{name} must be true or false")

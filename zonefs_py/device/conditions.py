@@ -91,7 +91,9 @@ class ZoneConditions:
     def begin_write(self, number: int, offset: int, length: int) -> None:
         """Open zone *number* for a write of *length* bytes at *offset* (bytes from the zone's start).
 
-        Raises DeviceError when the write cannot be: and then nothing has changed.
+        The write pointer moves at once: another zone may need room and close this one while the data is under way.
+        `complete_write` or `abort_write` must follow. Raises DeviceError when the write cannot be: and then nothing has
+        changed.
         """
         condition = self.condition(number)
         if condition not in WRITABLE:
@@ -104,15 +106,23 @@ class ZoneConditions:
         if condition in (EMPTY, CLOSED):
             self._take_resources(number, condition)
             self._set(number, IMP_OPEN)
-
-    def complete_write(self, number: int, length: int) -> None:
-        """Advance the write pointer of zone *number* by the *length* bytes that were written."""
         self._wpoffsets[number] += length
-        if self._wpoffsets[number] == self._geometry.capacity_of(number):
+
+    def complete_write(self, number: int) -> None:
+        """Take note that the data of the write to zone *number* is there."""
+        full = self._wpoffsets[number] == self._geometry.capacity_of(number)
+        if full and self.condition(number) in WRITABLE:
             self._set(number, FULL)
 
+    def abort_write(self, number: int, wpoffset: int) -> None:
+        """Take note that the write to zone *number* failed, and left its write pointer at *wpoffset*."""
+        if self.condition(number) is EXP_OPEN and wpoffset < self._geometry.capacity_of(number):
+            self._wpoffsets[number] = wpoffset
+        else:
+            self.resync(number, wpoffset)
+
     def resync(self, number: int, wpoffset: int) -> None:
-        """Take *wpoffset* for true: the write failed, or somebody wrote or reset the zone behind the device."""
+        """Take *wpoffset* for true: somebody wrote, reset or finished the zone behind the device."""
         condition = self.condition(number)
         if condition in (NOT_WP, READONLY, OFFLINE):
             return
@@ -143,7 +153,9 @@ class ZoneConditions:
         self._set(number, after)
 
     def force(self, number: int, condition: ZoneCondition | None) -> None:
-        """Make zone *number* READONLY or OFFLINE, or (None) what its write pointer says again."""
+        """Make zone *number* READONLY or OFFLINE, or (None), if it is one of these, what its write pointer says."""
+        if condition is None and self.condition(number) not in (READONLY, OFFLINE):
+            return
         if condition is None:
             condition = NOT_WP if self._geometry.is_conventional(number) else self._settled(number)
         self._set(number, condition)

@@ -170,12 +170,11 @@ class EmulatedDevice(ZonedDevice):
         except OSError as exc:
             with self._lock:
                 self._writing.discard(number)
-                self._cut_half_block(number)
-                self._adopt_stored_size(number)
+                self._abort_write(number, within)
             raise from_os_error(exc, f"zone {number}: write of {len(piece)} bytes at {within}") from exc
         with self._lock:
             self._writing.discard(number)
-            self._conditions.complete_write(number, len(piece))
+            self._conditions.complete_write(number)
 
     def _adopt_stored_size(self, number: int) -> None:
         """Take the stored size of a sequential zone for its write pointer. Raises DeviceError; needs the lock."""
@@ -187,15 +186,17 @@ class EmulatedDevice(ZonedDevice):
             whole = min(round_down(stored, self._geometry.block_size), self._geometry.capacity_of(number))
             self._conditions.resync(number, whole)
 
-    def _cut_half_block(self, number: int) -> None:
-        """After a failed write: drop what is less than a block, which a device could not have written."""
+    def _abort_write(self, number: int, within: int) -> None:
+        """After a failed write at *within*: take what is stored, in whole blocks, for written. Needs the lock."""
+        whole = within
         try:
             stored = self._store.size(number)
             whole = round_down(stored, self._geometry.block_size)
             if whole != stored:
                 self._store.set_size(number, whole)
         except OSError as exc:
-            log.error("zone %d: the end of a failed write cannot be cut off: %s", number, exc)
+            log.error("zone %d: what a failed write left cannot be determined: %s", number, exc)
+        self._conditions.abort_write(number, whole)
 
     def zone_mgmt(self, op: ZoneOp, number: int) -> None:
         self._check_writable()
@@ -325,7 +326,13 @@ class DirectoryStore:
     def read(self, number: int, offset: int, length: int) -> bytes:
         descriptor = self._descriptors.acquire(number)
         try:
-            return os.pread(descriptor, length, offset)
+            data = os.pread(descriptor, length, offset)
+            # Linux reads at most 0x7ffff000 bytes at once (read(2)).
+            while (
+                data and len(data) < length and (more := os.pread(descriptor, length - len(data), offset + len(data)))
+            ):
+                data += more
+            return data
         finally:
             self._descriptors.release(number)
 
@@ -496,16 +503,19 @@ def _lock(directory: int, path: Path, *, exclusive: bool) -> None:
 
 
 def _lock_holder(directory: int) -> int | None:
-    inode = os.fstat(directory).st_ino
+    status = os.fstat(directory)
     try:
         lines = Path("/proc/locks").read_text().splitlines()
     except OSError:
         return None
-    for line in lines:
-        words = line.split()
-        # "1: FLOCK ADVISORY WRITE PID MAJOR:MINOR:INODE 0 EOF"; a blocked one has "->" as its second word.
-        if len(words) > 5 and words[1] == "FLOCK" and words[5].endswith(f":{inode}"):
-            return int(words[4])
+    # "1: FLOCK ADVISORY WRITE PID MAJOR:MINOR:INODE 0 EOF"; a blocked one has "->" as its second word.
+    locks = [words for line in lines if len(words := line.split()) > 5 and words[1] == "FLOCK"]
+    device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}"
+    # On btrfs and overlayfs stat gives another device number than the kernel uses here: then the inode must do.
+    for end in (f"{device}:{status.st_ino}", f":{status.st_ino}"):
+        for words in locks:
+            if words[5].endswith(end):
+                return int(words[4])
     return None
 
 

@@ -56,7 +56,9 @@ def _only(exc: BaseException) -> BaseException:
 
 
 def _session_options(filesystem: Filesystem, options: FuseOptions) -> set[str]:
-    source = filesystem.info.name.replace("\\", "\\\\").replace(",", "\\,")
+    # pyfuse3 takes ASCII only. Then libfuse's own escapes: its options are separated by commas.
+    name = os.fsencode(filesystem.info.name).decode("ascii", "backslashreplace")
+    source = name.replace("\\", "\\\\").replace(",", "\\,")
     chosen = {"default_permissions", f"fsname={source}", f"subtype={SUBTYPE}", *options.kernel_flags}
     if filesystem.options.read_only:
         chosen.add("ro")

@@ -14,7 +14,8 @@ from zonefs_py.config import ErrorsPolicy, FormatOptions, MountOptions
 from zonefs_py.device.base import ZonedDevice
 from zonefs_py.device.fault import FaultDevice
 from zonefs_py.device.fault_rules import Effect, FaultRule, Operation
-from zonefs_py.device.linear import LinearDevice, Slice
+from zonefs_py.device.linear import LinearDevice
+from zonefs_py.device.linear_table import Slice
 from zonefs_py.device.memory import MemoryDevice
 from zonefs_py.errors import (
     ActiveZonesExhausted,

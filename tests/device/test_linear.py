@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from zonefs_py.config import ErrorsPolicy, FormatOptions, MountOptions
-from zonefs_py.device.linear import LinearDevice, Slice
+from zonefs_py.device.base import ZonedDevice
+from zonefs_py.device.linear import LinearDevice
+from zonefs_py.device.linear_table import Slice
 from zonefs_py.device.memory import MemoryDevice
 from zonefs_py.errors import DeviceError, TableChanged, UserError
 from zonefs_py.fs.filesystem import Filesystem
@@ -214,6 +219,65 @@ def test_conditions_are_forced_below() -> None:
     with pytest.raises(ValueError, match="zone 8 of 8"):
         linear.force_conditions([0, 8], ZoneCondition.OFFLINE)
     assert linear.report_zones(0, 1)[0].condition is ZoneCondition.NOT_WP
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> list[tuple[int, int, int]]:
+    """Slices of two devices of six zones that do not overlap: device, first zone, number of zones."""
+    cuts = []
+    for device in range(2):
+        edges = sorted(draw(st.sets(st.integers(0, 6), min_size=2, max_size=5)))
+        cuts += [(device, first, last - first) for first, last in itertools.pairwise(edges)]
+    return draw(st.permutations(cuts).flatmap(lambda all: st.integers(1, len(all)).map(lambda some: all[:some])))
+
+
+OPERATIONS = st.tuples(
+    st.sampled_from(["write", "read", "reset", "open", "close", "finish", "flush", "offline", "online"]),
+    st.integers(0, 11),
+    st.integers(0, 15),
+    st.integers(1, 4),
+)
+
+
+@given(tables(), st.lists(OPERATIONS, max_size=20))
+def test_any_table_is_the_same_zones_elsewhere(
+    table: list[tuple[int, int, int]], calls: list[tuple[str, int, int, int]]
+) -> None:
+    shape = geometry(6, 2, capacity=ZONE - 2 * BLOCK)
+    below = [MemoryDevice(shape, 3, 4), MemoryDevice(shape, 3, 4)]
+    plain = [MemoryDevice(shape, 3, 4), MemoryDevice(shape, 3, 4)]
+    linear = LinearDevice([Slice(below[device], first, count) for device, first, count in table])
+    # Where each zone is, written down without the device's help.
+    places = [(device, zone) for device, first, count in table for zone in range(first, first + count)]
+
+    def do(device: ZonedDevice, zone: int, call: tuple[str, int, int, int]) -> object:
+        name, _, block, count = call
+        offset = zone * ZONE + block * BLOCK
+        length = min(count, 16 - block) * BLOCK
+        try:
+            if name == "write":
+                device.write(offset, fill("x", length))
+            elif name == "read":
+                return device.read(offset, length)
+            elif name == "flush":
+                device.flush(zone)
+            elif name in ("offline", "online"):
+                device.force_condition(zone, ZoneCondition.OFFLINE if name == "offline" else None)
+            else:
+                device.zone_mgmt(ZoneOp[name.upper()], zone)
+        except DeviceError as exc:
+            return type(exc)
+        return None
+
+    for call in calls:
+        number = call[1] % len(places)
+        device, zone = places[number]
+        assert do(linear, number, call) == do(plain[device], zone, call)
+    for number, (entry, (device, zone)) in enumerate(zip(linear.report_zones(), places, strict=True)):
+        expected = plain[device].report_zones(zone, 1)[0]
+        shift = (number - zone) * ZONE
+        assert entry == expected._replace(number=number, start=number * ZONE, wp=expected.wp + shift)
+    assert [device.report_zones() for device in below] == [device.report_zones() for device in plain]
 
 
 # Copies

@@ -13,7 +13,8 @@ from zonefs_py.device.base import ZonedDevice
 from zonefs_py.device.emulated import create_device
 from zonefs_py.device.fault import FaultDevice
 from zonefs_py.device.fault_rules import Effect, FaultRule, Operation
-from zonefs_py.device.linear import LinearDevice, Slice
+from zonefs_py.device.linear import LinearDevice
+from zonefs_py.device.linear_table import Slice
 from zonefs_py.device.memory import MemoryDevice
 from zonefs_py.device.stack import open_stack
 from zonefs_py.zone import Geometry

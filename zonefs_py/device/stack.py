@@ -10,7 +10,8 @@ from zonefs_py.device.base import ZonedDevice
 from zonefs_py.device.emulated import open_device
 from zonefs_py.device.fault import FaultDevice
 from zonefs_py.device.fault_rules import FaultRule, parse_rules
-from zonefs_py.device.linear import LinearDevice, Slice
+from zonefs_py.device.linear import LinearDevice
+from zonefs_py.device.linear_table import Slice
 from zonefs_py.device.stack_spec import (
     DeviceSpec,
     FaultSpec,

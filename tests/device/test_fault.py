@@ -246,6 +246,21 @@ def test_a_flipped_copy_of_more_than_a_buffer(monkeypatch: pytest.MonkeyPatch) -
     assert differences(below.read(at(SEQ), 5 * BLOCK), blocks("abcde")) == [(3 * BLOCK + 5, 1)]
 
 
+def test_a_piece_that_the_device_cannot_copy_is_copied_all_the_same() -> None:
+    class Coarse(CopyingDevice):
+        """Copies two blocks at a time, as a host file system with larger blocks does."""
+
+        def can_copy(self, source: int, destination: int, length: int, method: CopyMethod) -> bool:
+            return super().can_copy(source, destination, length, method) and length % (2 * BLOCK) == 0
+
+    below = Coarse(GEOMETRY)
+    device = FaultDevice(below, [FaultRule(COPY, Effect.SHORT, after=3 * BLOCK)])
+    below.write(0, blocks("abcd"))
+    with pytest.raises(DeviceError) as raised:
+        device.copy(0, at(SEQ), 4 * BLOCK, HOST)
+    assert (raised.value.completed, written(below, SEQ), below.copies) == (3 * BLOCK, "abc", [])
+
+
 # Changes below
 
 

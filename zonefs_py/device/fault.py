@@ -292,10 +292,10 @@ class FaultDevice(ZonedDevice):
         def transfer(start: int, end: int) -> None:
             if Effect.DROP in effects:
                 self._pretend(destination + start, end - start)
-            elif Effect.FLIP in effects:
-                self._copy_flipped(firing, source, destination, range(start, end), length)
-            else:
+            elif Effect.FLIP not in effects and self.can_copy(source + start, destination + start, end - start, method):
                 self._device.copy(source + start, destination + start, end - start, method, generation)
+            else:
+                self._copy_by_hand(firing, source, destination, range(start, end), length)
 
         self._in_pieces(firing, length, f"copy of {length} bytes at {source} to {destination}", transfer)
 
@@ -324,8 +324,8 @@ class FaultDevice(ZonedDevice):
                 self._write_zeros(offset, piece)
             offset, length = offset + piece, length - piece
 
-    def _copy_flipped(self, firing: Sequence[_Firing], source: int, destination: int, span: range, length: int) -> None:
-        """Copy *span* of a copy by hand, as the device below would not change a bit on the way."""
+    def _copy_by_hand(self, firing: Sequence[_Firing], source: int, destination: int, span: range, length: int) -> None:
+        """Copy *span* of a copy as the device below would not: with a changed bit, or a piece too odd for it."""
         for start in range(span.start, span.stop, BUFFER_SIZE):
             end = min(start + BUFFER_SIZE, span.stop)
             try:

@@ -72,6 +72,10 @@ class FilesystemBusy(ZonefsError, errno=errno.EBUSY):
     """Files are open for writing, so the file system cannot become read-only."""
 
 
+class OutOfMemory(ZonefsError, errno=errno.ENOMEM):
+    """There is no memory for what was asked."""
+
+
 class BadHandle(ZonefsError, errno=errno.EBADF):
     """The handle is closed, or not open for this kind of access."""
 

@@ -164,3 +164,9 @@ class DeviceInfo:
     profile: str = ""
     copy_methods: tuple[CopyMethod, ...] = ()
     """How the device can copy by itself, best first; empty: it cannot."""
+    copy_max_hw_bytes: int = 0
+    """Bytes that one copy command may have; 0: the device cannot copy."""
+    copy_max_range_hw_bytes: int = 0
+    """Bytes that one range of a copy command may have."""
+    copy_max_nr_ranges_hw: int = 0
+    """How many ranges a copy command may have."""

@@ -110,7 +110,7 @@ def serve_mount(command: MountCommand, request: MountRequest, say_ready: Callabl
     def on_ready() -> None:
         fuse = {
             "versions": {"libfuse": libfuse_version()},
-            "capabilities": {"passthrough": False, "copy_offload": False},
+            "capabilities": {"passthrough": False, "copy_file_range": True},
         }
         control.append(server.start(filesystem, command.mountpoint, options, fuse))
         log.info("%s: mounted at %s (%s)", command.device, command.mountpoint, options())

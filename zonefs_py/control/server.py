@@ -16,7 +16,7 @@ import socket
 import socketserver
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -77,7 +77,11 @@ class Control:
                 **fs.counters._asdict(),
             },
             {"zonefs_py": __version__, "python": platform.python_version(), **self._fuse["versions"]},
-            self._fuse["capabilities"],
+            {**self._fuse["capabilities"], "copy_methods": [method.value for method in fs.info.copy_methods]},
+            copy={
+                "limits": asdict(fs.copy_engine.limits),
+                "engines": {engine.value: asdict(counters) for engine, counters in fs.copy_engine.counters.items()},
+            },
         )
 
     def _report(self, request: dict[str, Any]) -> dict[str, Any]:

@@ -60,6 +60,10 @@ class ZonedDevice(ABC):
         Raises DeviceError; what was written since the last flush may then be lost.
         """
 
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        """Fill *buffer* with what is at *offset*. Raises DeviceError, and then the buffer may hold anything."""
+        buffer[:] = self.read(offset, len(buffer))
+
     @property
     def generation(self) -> int:
         """How often it has changed what lies where below this device; it only grows.

@@ -241,6 +241,12 @@ class FaultDevice(ZonedDevice):
         self._strike_all(firing, f"read of {length} bytes")
         return _flipped(firing, self._device.read(offset, length))
 
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        if self._entries:
+            buffer[:] = self.read(offset, len(buffer))
+        else:
+            self._device.read_into(offset, buffer)
+
     def zone_mgmt(self, op: ZoneOp, number: int) -> None:
         operation = _MANAGEMENT[op]
         if not self._strike_all(self._firing(operation, (number, number)), operation.value):

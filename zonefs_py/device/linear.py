@@ -97,6 +97,9 @@ class LinearDevice(ZonedDevice):
             waits=any(info.waits for info in infos),
             serial="+".join(info.serial for info in infos),
             copy_methods=_common_methods(infos),
+            copy_max_hw_bytes=min(info.copy_max_hw_bytes for info in infos),
+            copy_max_range_hw_bytes=min(info.copy_max_range_hw_bytes for info in infos),
+            copy_max_nr_ranges_hw=min(info.copy_max_nr_ranges_hw for info in infos),
         )
 
     @property
@@ -153,6 +156,13 @@ class LinearDevice(ZonedDevice):
         missing = set(now.copy_methods) - set(_common_methods(infos))
         if missing:
             raise UserError(f"{now.name}: the new table cannot copy by {missing.pop().value}")
+        if any(
+            info.copy_max_hw_bytes < now.copy_max_hw_bytes
+            or info.copy_max_range_hw_bytes < now.copy_max_range_hw_bytes
+            or info.copy_max_nr_ranges_hw < now.copy_max_nr_ranges_hw
+            for info in infos
+        ):
+            raise UserError(f"{now.name}: the new table has lower limits for copies")
 
     # Requests
 
@@ -188,6 +198,14 @@ class LinearDevice(ZonedDevice):
                 with _naming(device):
                     found.append(device.read(there, piece))
         return found[0] if len(found) == 1 else b"".join(found)
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        done = 0
+        with self._gate:
+            for device, there, piece in self._table.pieces(offset, len(buffer)):
+                with _naming(device):
+                    device.read_into(there, buffer[done : done + piece])
+                done += piece
 
     def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
         view = memoryview(data)

@@ -88,8 +88,9 @@ def info_document(
     mount: dict[str, Any] | None,
     versions: dict[str, str],
     capabilities: dict[str, Any],
+    copy: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Return the whole info: *format* is None on an unformatted device, *mount* on an unmounted one."""
+    """Return the whole info: *format* is None on an unformatted device, *mount* and *copy* on an unmounted one."""
     return {
         "schema": INFO_SCHEMA,
         "version": SCHEMA_VERSION,
@@ -98,4 +99,5 @@ def info_document(
         "mount": mount,
         "versions": versions,
         "capabilities": capabilities,
+        "copy": copy,
     }

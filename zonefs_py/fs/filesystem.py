@@ -6,6 +6,7 @@ does that for a FUSE mount (default_permissions), by the modes and owners that `
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import os
@@ -15,12 +16,15 @@ from types import TracebackType
 from typing import NamedTuple, NoReturn, Self
 
 from zonefs_py.config import MountOptions
+from zonefs_py.copy.engine import CopyEngine, CopyResult, Engine
+from zonefs_py.copy.plan import CopyRange
 from zonefs_py.device.base import ZonedDevice
 from zonefs_py.errors import (
     AlreadyExists,
     BadHandle,
     DeviceError,
     DeviceReadOnly,
+    InvalidRequest,
     IsADirectory,
     NotADirectory,
     NotPermitted,
@@ -129,6 +133,8 @@ class Filesystem:
         self._tree = Tree(self._settled_zones(), self.superblock, device.info.block_size, clock())
         for file in self._tree.files():
             self._mount.add_file(file)
+        self.copy_engine = CopyEngine(device, None if options.copy == "auto" else Engine(options.copy))
+        """The copy path of the device: its limits and counters."""
         self._handles: dict[int, _Handle] = {}
         """Open files. Single operations on a dict are atomic, and a handle belongs to one caller."""
         self._next_handle = itertools.count(1)
@@ -526,6 +532,87 @@ class Filesystem:
             tail = self.device.read(file.start + end + after - block, block)[block - after :] if after else b""
             data = head + data + tail
         self.device.write(file.start + offset - before, data)
+
+    def copy_range(
+        self, source: int, source_offset: int, destination: int, destination_offset: int, length: int
+    ) -> int:
+        """Copy up to *length* bytes between two open files (or within one); return how many were copied.
+
+        0 only at or past the end of the source. Fewer than asked for: where the source ends, at the destination's
+        capacity, to whole blocks of a sequential destination, or before an error of the device; the next call then
+        meets the error. Raises BadHandle, InvalidRequest (negative, or overlapping in one file), what
+        `ZoneFile.check_copy_destination` raises, DeviceError: then the ``errors=`` action has been taken.
+        """
+        reader, writer = self._opened(source), self._opened(destination)
+        if not reader.readable or not writer.writable or writer.append:
+            raise BadHandle(f"handles {source} and {destination} are not open for a copy")
+        if source_offset < 0 or destination_offset < 0 or length < 0:
+            raise InvalidRequest(f"copy of {length} bytes from {source_offset} to {destination_offset}")
+        files = sorted({reader.file, writer.file}, key=lambda file: file.number)
+        with contextlib.ExitStack() as locks:
+            for file in files:
+                locks.enter_context(file.lock)
+            length = self._check_copy(reader.file, source_offset, writer.file, destination_offset, length)
+            if not length:
+                return 0
+            result = self._copy_locked(reader.file, source_offset, writer.file, destination_offset, length)
+            verdicts = self._after_copy(reader, writer.file, result)
+        for file, verdict in verdicts:
+            self._announce(file, verdict)
+        if result.error is not None and not result.completed:
+            raise result.error
+        return result.completed
+
+    def _check_copy(self, source: ZoneFile, source_offset: int, target: ZoneFile, offset: int, length: int) -> int:
+        """The checks of a copy, under the locks. Return the length it will have."""
+        length = source.check_read(source_offset, length, direct=False)
+        if not length:
+            return 0
+        if source is target and source_offset < offset + length and offset < source_offset + length:
+            raise InvalidRequest(f"{source.name}: copy of {length} bytes from {source_offset} to {offset} overlaps")
+        return target.check_copy_destination(offset, length, read_only=self._mount.read_only)
+
+    def _copy_locked(
+        self, source: ZoneFile, source_offset: int, target: ZoneFile, offset: int, length: int
+    ) -> CopyResult:
+        block = target.block_size
+        if (source_offset | offset | length) % block:
+            return self._copy_unaligned(source, source_offset, target, offset, length)
+        return self.copy_engine.copy([CopyRange(source.start + source_offset, target.start + offset, length)])
+
+    def _copy_unaligned(
+        self, source: ZoneFile, source_offset: int, target: ZoneFile, offset: int, length: int
+    ) -> CopyResult:
+        """Bytes that are not whole blocks at both ends go through the read and write paths, piece by piece."""
+
+        def read(done: int, size: int) -> bytes:
+            return self._read_device(source, source_offset + done, size)
+
+        def write(done: int, data: bytes) -> None:
+            if target.sequential:
+                self.device.write(target.start + offset + done, data)
+            else:
+                self._write_conventional(target, offset + done, data)
+
+        return self.copy_engine.copy_pieces(length, read, write)
+
+    def _after_copy(
+        self, reader: _Handle, target: ZoneFile, result: CopyResult
+    ) -> list[tuple[ZoneFile, Verdict | None]]:
+        """Account for what was copied, and recover from an error; both locks are held."""
+        source = reader.file
+        if target.sequential and result.completed:
+            self._mount.set_size(target, target.size + result.completed)
+        if result.completed and not reader.keep_atime and not self._mount.read_only:
+            source.touch_atime(self._clock())
+        if not isinstance(result.error, DeviceError) or not result.issued:
+            return []
+        verdicts: list[tuple[ZoneFile, Verdict | None]] = []
+        if source.sequential:
+            verdicts.append((source, self._recover(source, result.error, was_write=False)))
+        if target.sequential and not result.source_failed and target is not source:
+            verdicts.append((target, self._recover(target, result.error, was_write=True)))
+        return verdicts
 
     def fsync(self, handle: int) -> None:
         """Make durable what was written to the file. Raises BadHandle; DeviceError, the ``errors=`` action taken."""

@@ -8,16 +8,18 @@ behind it at the file's gate, in the order of their arrival: writes never overta
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import os
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, TypeVar, cast
 
 import trio
 
 from zonefs_py.errors import InvalidRequest, ZonefsError
 from zonefs_py.fs.filesystem import AttributeChanges, Attributes, Filesystem
+from zonefs_py.fuse import door
 from zonefs_py.fuse.door import NODE_OFFSET, ROOT_NODE, pyfuse3, split_handle
 
 log = logging.getLogger(__name__)
@@ -27,6 +29,8 @@ CACHE_SECONDS = 86_400.0
 of the kernel's own (an error) is announced, see `Operations.attributes_changed`."""
 
 WORKER_THREADS = 32
+MOST_PER_REPLY = 1 << 30
+"""Bytes of one copy_file_range: the reply has 32 bits, and a signal waits for the end of it."""
 ENTRIES_AT_A_TIME = 128
 
 R = TypeVar("R")
@@ -67,6 +71,8 @@ class Operations(pyfuse3.Operations):
         """Gates of the files that a worker thread is busy with, by inode number."""
         self._files: dict[int, int] = {}
         """Inode numbers by handle."""
+        self.nursery: trio.Nursery | None = None
+        """Where answers to requests that pyfuse3 does not know are worked out; None while nothing is served."""
         self._limiter = trio.CapacityLimiter(WORKER_THREADS)
         filesystem.on_change = self.attributes_changed
 
@@ -79,12 +85,18 @@ class Operations(pyfuse3.Operations):
         return await self._call_on_worker(ino, function, *args)
 
     async def _call_on_worker(self, ino: int, function: Callable[..., R], *args: Any) -> R:
+        async with self._gate(ino):
+            return await trio.to_thread.run_sync(function, *args, limiter=self._limiter)
+
+    @contextlib.asynccontextmanager
+    async def _gate(self, ino: int) -> AsyncIterator[None]:
+        """Hold the gate of the file *ino*; who comes later waits."""
         gate = self._gates.get(ino)
         if gate is None:
             gate = self._gates[ino] = trio.Lock()
         async with gate:
             try:
-                return await trio.to_thread.run_sync(function, *args, limiter=self._limiter)
+                yield
             finally:
                 if not gate.statistics().tasks_waiting:
                     del self._gates[ino]
@@ -226,6 +238,47 @@ class Operations(pyfuse3.Operations):
     @_answering
     async def release(self, fh: pyfuse3.FileHandleT) -> None:
         await self._call(self._files.pop(fh), self._fs.release, fh)
+
+    # Copies
+
+    def start_copy(
+        self, request: int, source: int, source_offset: int, target: int, offset: int, length: int, flags: int
+    ) -> None:
+        """Start the answer to a copy_file_range request; the handler that the door calls."""
+        if self.nursery is None:
+            door.reply_error(request, ZonefsError.errno)
+            return
+        self.nursery.start_soon(self._copy, request, source, source_offset, target, offset, length, flags)
+
+    async def _copy(
+        self, request: int, source: int, source_offset: int, target: int, offset: int, length: int, flags: int
+    ) -> None:
+        # The kernel takes ENOSYS, EOPNOTSUPP and EXDEV for "do it by read and write yourself, and report success": none
+        # of our errors has these numbers, and a bug is EIO.
+        try:
+            copied = await self._copy_on_worker(source, source_offset, target, offset, length, flags)
+        except ZonefsError as exc:
+            log.debug("copy_file_range: %s: %s", exc.errno_name, exc)
+            door.reply_error(request, exc.errno)
+        except Exception:
+            self.failed = True
+            log.exception("bug: copy_file_range failed")
+            door.reply_error(request, ZonefsError.errno)
+        else:
+            door.reply_written(request, copied)
+
+    async def _copy_on_worker(
+        self, source: int, source_offset: int, target: int, offset: int, length: int, flags: int
+    ) -> int:
+        if flags:
+            raise InvalidRequest(f"copy_file_range with flags {flags}")
+        files = sorted({self._files[source], self._files[target]})
+        arguments = (source, source_offset, target, offset, min(length, MOST_PER_REPLY))
+        if len(files) == 1:
+            return await self._call_on_worker(files[0], self._fs.copy_range, *arguments)
+        # Both gates, in the order of the zones, as the core takes its locks.
+        async with self._gate(files[0]):
+            return await self._call_on_worker(files[1], self._fs.copy_range, *arguments)
 
     # Names are as they are
 

@@ -471,7 +471,7 @@ def test_bugs_of_the_caller_are_not_faults() -> None:
             device.read(offset, length)
         with pytest.raises(ValueError, match="block"):
             device.write(offset, bytes(length))
-    with pytest.raises(ValueError, match="cannot copy by reflink"):
+    with pytest.raises(ValueError, match="by reflink"):
         FaultDevice(MemoryDevice(GEOMETRY)).copy(0, ZONE, BLOCK, CopyMethod.REFLINK)
     assert [status.matched for status in device.rules] == [0, 0, 0]
 

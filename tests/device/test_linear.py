@@ -382,7 +382,7 @@ def test_a_copy_planned_before_the_table_changed_is_refused() -> None:
 
 def test_requests_follow_the_new_table() -> None:
     a, b, linear = two()
-    c = MemoryDevice(geometry(5))
+    c = CopyingDevice(geometry(5), methods=())
     linear.write(5 * ZONE, fill("x"))
     info = linear.info
     with pytest.raises(UserError, match="cannot copy by host"):

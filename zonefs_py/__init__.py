@@ -25,6 +25,7 @@ _HOMES = {
     "MemoryDevice": "zonefs_py.device.memory",
     "create_device": "zonefs_py.device.emulated",
     "open_device": "zonefs_py.device.emulated",
+    "open_stack": "zonefs_py.device.stack",
     "Geometry": "zonefs_py.zone",
     "ZonefsError": "zonefs_py.errors",
 }
@@ -41,12 +42,14 @@ __all__ = [
     "create_device",
     "format_device",
     "open_device",
+    "open_stack",
 ]
 
 if TYPE_CHECKING:
     from zonefs_py.config import ErrorsPolicy, FormatOptions, MountOptions
     from zonefs_py.device.emulated import create_device, open_device
     from zonefs_py.device.memory import MemoryDevice
+    from zonefs_py.device.stack import open_stack
     from zonefs_py.errors import ZonefsError
     from zonefs_py.fs.filesystem import AttributeChanges, Filesystem
     from zonefs_py.fs.format import format_device

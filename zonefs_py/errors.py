@@ -118,6 +118,10 @@ class ActiveZonesExhausted(DeviceError, errno=errno.EOVERFLOW):
     """No more zones can be active (``BLK_STS_ZONE_ACTIVE_RESOURCE``)."""
 
 
+class TableChanged(DeviceError):
+    """A copy was planned before it changed what lies where below the device. Nothing was done."""
+
+
 class HostFull(DeviceError, errno=errno.ENOSPC):
     """The host file system below an emulated device has no space (or quota) left."""
 

@@ -40,6 +40,8 @@ PURE = {
     "copy.plan",
     "device.conditions",
     "device.description",
+    "device.fault_rules",
+    "device.stack_spec",
     "errors",
     "fs.describe",
     "fs.layout",

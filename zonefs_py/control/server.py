@@ -24,7 +24,6 @@ from zonefs_py import __version__
 from zonefs_py.config import ErrorsPolicy
 from zonefs_py.control.mounts import FILESYSTEM_TYPE, MountEntry, find_mount
 from zonefs_py.control.socket_path import make_runtime_directory, socket_path
-from zonefs_py.device.emulated import EmulatedDevice
 from zonefs_py.errors import MountError, UserError, ZonefsError
 from zonefs_py.fs.describe import describe_device, describe_format, describe_zone, info_document, report_document
 from zonefs_py.fs.filesystem import Filesystem
@@ -90,8 +89,6 @@ class Control:
 
     def _force_condition(self, request: dict[str, Any]) -> None:
         device = self._fs.device
-        if not isinstance(device, EmulatedDevice):
-            raise UserError("only the zones of an emulated device can be forced")
         zones = request.get("zones")
         name = request.get("condition")
         valid = isinstance(zones, list) and all(

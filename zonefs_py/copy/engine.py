@@ -113,23 +113,27 @@ class CopyEngine:
 
     def copy(self, ranges: Sequence[CopyRange]) -> CopyResult:
         """Copy *ranges* in order, whose destinations follow each other. Block-aligned; never raises DeviceError."""
+        # Before the choice: what is chosen for one table of a stack must not be done under another.
+        generation = self._device.generation
         engine = self.choose(ranges)
         limits = self._limits
         started = time.perf_counter_ns()
         if engine is Engine.EMULATE:
             result, commands = self._emulate(ranges)
         else:
-            result, commands = self._offload(ranges, limits, _METHODS[engine])
+            result, commands = self._offload(ranges, limits, _METHODS[engine], generation)
         self._count(engine, result, commands, started)
         return result
 
-    def _offload(self, ranges: Sequence[CopyRange], limits: CopyLimits, method: CopyMethod) -> tuple[CopyResult, int]:
+    def _offload(
+        self, ranges: Sequence[CopyRange], limits: CopyLimits, method: CopyMethod, generation: int
+    ) -> tuple[CopyResult, int]:
         completed = 0
         commands = plan(ranges, limits)
         for number, command in enumerate(commands, start=1):
             for part in command.ranges:
                 try:
-                    self._device.copy(*part, method)
+                    self._device.copy(*part, method, generation)
                 except DeviceError as exc:
                     return CopyResult(completed + exc.completed, exc), number
                 completed += part.length

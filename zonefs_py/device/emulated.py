@@ -180,7 +180,10 @@ class EmulatedDevice(ZonedDevice):
         zone_size = self._geometry.zone_size
         return self._store.can_copy(source % zone_size, destination % zone_size, length, method)
 
-    def copy(self, source: int, destination: int, length: int, method: CopyMethod) -> None:
+    def copy(
+        self, source: int, destination: int, length: int, method: CopyMethod, generation: int | None = None
+    ) -> None:
+        # What lies where never changes here, so there is only one generation.
         self._check_writable()
         if not self.can_copy(source, destination, length, method):
             raise ValueError(f"{length} bytes from {source} to {destination} cannot be copied by {method.value}")
@@ -311,16 +314,7 @@ class EmulatedDevice(ZonedDevice):
         except OSError as exc:
             raise from_os_error(exc, "flush") from exc
 
-    def force_condition(self, number: int, condition: ZoneCondition | None) -> None:
-        """Make zone *number* READONLY or OFFLINE for good, as a failing drive does; None: back to normal.
-
-        Conventional zones can be forced too. Raises ValueError for any other condition or number, DeviceError when
-        the change cannot be stored.
-        """
-        self.force_conditions([number], condition)
-
     def force_conditions(self, numbers: Iterable[int], condition: ZoneCondition | None) -> None:
-        """Do `force_condition` to several zones at once: all, or on an error none."""
         self._check_writable()
         if condition not in (None, ZoneCondition.READONLY, ZoneCondition.OFFLINE):
             raise ValueError(f"a zone cannot be forced to be {condition!r}")

@@ -53,7 +53,7 @@ class CopyResult:
     """How far a copy came: ``completed`` bytes from its start are known to be copied.
 
     ``error`` is what stopped it, None if nothing did. ``issued`` says whether the device was asked to do anything, and
-    ``source_failed`` that the error came from reading.
+    ``source_failed`` that the error is known to have come from reading.
     """
 
     completed: int
@@ -142,7 +142,7 @@ class CopyEngine:
                 try:
                     self._device.copy(*part, method)
                 except DeviceError as exc:
-                    return CopyResult(completed + exc.completed, exc), number
+                    return CopyResult(completed + exc.completed, exc, source_failed=exc.source_failed), number
                 completed += part.length
         return CopyResult(completed), len(commands)
 

@@ -208,7 +208,11 @@ class EmulatedDevice(ZonedDevice):
                 target_within, target_left = target_within + piece, target_left - piece
 
     def _copy_piece(self, source: Place, destination: Place, length: int, method: CopyMethod) -> None:
-        self._check_readable(source.number)
+        try:
+            self._check_readable(source.number)
+        except DeviceError as exc:
+            exc.source_failed = True
+            raise
         what = f"zone {destination.number}: copy of {length} bytes from zone {source.number}"
         if self._geometry.is_conventional(destination.number):
             self._check_conventional(destination.number)

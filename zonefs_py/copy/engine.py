@@ -178,21 +178,28 @@ class CopyEngine:
         For what no device can do by itself: ends that are not block-aligned. It counts as emulation.
         """
         started = time.perf_counter_ns()
+        block = self._device.info.block_size
         completed = commands = 0
-        error: DeviceError | None = None
-        source_failed = False
+        most = BUFFER_SIZE
+        error: DeviceError | OutOfMemory | None = None
+        reading = False
         while completed < length and error is None:
-            size = min(BUFFER_SIZE, length - completed)
+            size = min(most, length - completed)
             commands += 1
-            source_failed = True
+            reading = True
             try:
                 data = read(completed, size)
-                source_failed = False
+                reading = False
                 write(completed, data)
                 completed += size
             except DeviceError as exc:
                 error = exc
-        result = CopyResult(completed, error, source_failed=source_failed and error is not None)
+            except MemoryError:
+                if reading and size > block:
+                    most = max(block, round_down(size // 2, block))
+                else:
+                    error = OutOfMemory(f"no memory for a copy of {size} bytes")
+        result = CopyResult(completed, error, source_failed=reading and error is not None)
         self._count(Engine.EMULATE, result, commands, started)
         return result
 

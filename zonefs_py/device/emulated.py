@@ -177,8 +177,11 @@ class EmulatedDevice(ZonedDevice):
     def can_copy(self, source: int, destination: int, length: int, method: CopyMethod) -> bool:
         if method not in self._info.copy_methods:
             return False
-        zone_size = self._geometry.zone_size
-        return self._store.can_copy(source % zone_size, destination % zone_size, length, method)
+        # A copy across zones is cut at their boundaries, and need not be aligned there.
+        return all(
+            self._store.can_copy(place.offset, target.offset, piece, method)
+            for place, target, piece in self._copy_spans(source, destination, length)
+        )
 
     def copy(self, source: int, destination: int, length: int, method: CopyMethod) -> None:
         self._check_writable()

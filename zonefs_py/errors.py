@@ -109,6 +109,9 @@ class DeviceError(ZonefsError, errno=errno.EIO):
     completed = 0
     """Of a copy that failed: how many bytes from its start are known to be copied."""
 
+    source_failed = False
+    """Of a copy that failed: whether it is known that its source could not be read, and nothing else is wrong."""
+
 
 class OpenZonesExhausted(DeviceError, errno=errno.ETOOMANYREFS):
     """No more zones can be open (``BLK_STS_ZONE_OPEN_RESOURCE``)."""

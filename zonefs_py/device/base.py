@@ -92,7 +92,8 @@ class ZonedDevice(ABC):
 
         Raises ValueError where `can_copy` says no, and nothing has happened then; DeviceError, whose ``completed``
         counts the bytes from the start that are known to be copied; the destination's write pointer may then be
-        anywhere from there to where it would have been: report the zone again. No other way of copying is tried (a
+        anywhere from there to where it would have been: report the zone again. ``source_failed``: the device knows
+        the source to blame, and the write pointer is where ``completed`` says. No other way of copying is tried (a
         device error must not be hidden by one).
         """
         raise ValueError(f"{self.info.name} cannot copy by {method.value}")

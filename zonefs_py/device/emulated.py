@@ -177,8 +177,11 @@ class EmulatedDevice(ZonedDevice):
     def can_copy(self, source: int, destination: int, length: int, method: CopyMethod) -> bool:
         if method not in self._info.copy_methods:
             return False
-        zone_size = self._geometry.zone_size
-        return self._store.can_copy(source % zone_size, destination % zone_size, length, method)
+        # A copy across zones is cut at their boundaries, and need not be aligned there.
+        return all(
+            self._store.can_copy(place.offset, target.offset, piece, method)
+            for place, target, piece in self._copy_spans(source, destination, length)
+        )
 
     def copy(
         self, source: int, destination: int, length: int, method: CopyMethod, generation: int | None = None
@@ -193,7 +196,7 @@ class EmulatedDevice(ZonedDevice):
                 self._copy_piece(place, target, piece, method)
                 completed += piece
         except DeviceError as exc:
-            exc.completed = completed
+            exc.completed += completed
             raise
 
     def _copy_spans(self, source: int, destination: int, length: int) -> Iterator[tuple[Place, Place, int]]:
@@ -211,18 +214,29 @@ class EmulatedDevice(ZonedDevice):
                 target_within, target_left = target_within + piece, target_left - piece
 
     def _copy_piece(self, source: Place, destination: Place, length: int, method: CopyMethod) -> None:
-        self._check_readable(source.number)
+        try:
+            self._check_readable(source.number)
+        except DeviceError as exc:
+            exc.source_failed = True
+            raise
         what = f"zone {destination.number}: copy of {length} bytes from zone {source.number}"
         if self._geometry.is_conventional(destination.number):
             self._check_conventional(destination.number)
             try:
                 self._store.copy(source, destination, length, method)
             except OSError as exc:
-                raise from_os_error(exc, what) from exc
+                error = from_os_error(exc, what)
+                error.completed = self._known_copied(exc)
+                raise error from exc
         else:
             self._put_sequential(
                 destination, length, what, lambda: self._store.copy(source, destination, length, method)
             )
+
+    def _known_copied(self, exc: OSError) -> int:
+        """Whole blocks, in bytes, that the host had copied before *exc*."""
+        done = exc.completed if isinstance(exc, host_copy.PartialCopy) else 0
+        return round_down(done, self._geometry.block_size)
 
     def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
         self._check_writable()
@@ -261,11 +275,15 @@ class EmulatedDevice(ZonedDevice):
             self._writing.add(number)
         try:
             put()
-        except OSError as exc:
+        except BaseException as exc:
             with self._lock:
                 self._writing.discard(number)
-                self._abort_write(number, within)
-            raise from_os_error(exc, what) from exc
+                whole = self._abort_write(number, within)
+            if not isinstance(exc, OSError):
+                raise
+            error = from_os_error(exc, what)
+            error.completed = max(0, min(self._known_copied(exc), whole - within))
+            raise error from exc
         with self._lock:
             self._writing.discard(number)
             self._conditions.complete_write(number)
@@ -280,8 +298,11 @@ class EmulatedDevice(ZonedDevice):
             whole = min(round_down(stored, self._geometry.block_size), self._geometry.capacity_of(number))
             self._conditions.resync(number, whole)
 
-    def _abort_write(self, number: int, within: int) -> None:
-        """After a failed write at *within*: take what is stored, in whole blocks, for written. Needs the lock."""
+    def _abort_write(self, number: int, within: int) -> int:
+        """After a failed write at *within*: take what is stored, in whole blocks, for written. Needs the lock.
+
+        Returns the write pointer.
+        """
         whole = within
         try:
             stored = self._store.size(number)
@@ -291,6 +312,7 @@ class EmulatedDevice(ZonedDevice):
         except OSError as exc:
             log.error("zone %d: what a failed write left cannot be determined: %s", number, exc)
         self._conditions.abort_write(number, whole)
+        return whole
 
     def zone_mgmt(self, op: ZoneOp, number: int) -> None:
         self._check_writable()

@@ -19,6 +19,14 @@ def _clone(reader: int, source: int, writer: int, destination: int, length: int)
     fcntl.ioctl(writer, FICLONERANGE, _CLONE_RANGE.pack(reader, source, length, destination))
 
 
+class PartialCopy(OSError):
+    """A copy failed after ``completed`` bytes, which are there."""
+
+    def __init__(self, cause: OSError, completed: int) -> None:
+        super().__init__(cause.errno, cause.strerror)
+        self.completed = completed
+
+
 def reflink_alignment(directory: int) -> int:
     """Return what reflinks in *directory*, an open descriptor, must be aligned to in bytes; 0 where there are none.
 
@@ -45,23 +53,25 @@ def methods(alignment: int) -> tuple[CopyMethod, ...]:
 
 
 def copy(reader: int, source: int, writer: int, destination: int, length: int, method: CopyMethod) -> None:
-    """Copy *length* bytes between two files by *method*; zeros where the source ends before. Raises OSError.
+    """Copy *length* bytes between two files by *method*; zeros where the source ends before. Raises PartialCopy.
 
-    On an error the destination holds some part of it from its start on.
+    On an error the destination may hold more than is known to be copied.
     """
-    available = max(0, min(length, os.fstat(reader).st_size - source))
-    if available and method is CopyMethod.REFLINK:
-        _clone(reader, source, writer, destination, available)
-    elif available:
-        done = 0
+    done = 0
+    try:
+        available = max(0, min(length, os.fstat(reader).st_size - source))
+        if available and method is CopyMethod.REFLINK:
+            _clone(reader, source, writer, destination, available)
+            done = available
         while done < available:
             copied = os.copy_file_range(reader, writer, available - done, source + done, destination + done)
             if not copied:
                 break
             done += copied
-        available = done
-    if available < length:
-        _zero(writer, destination + available, length - available)
+        if done < length:
+            _zero(writer, destination + done, length - done)
+    except OSError as exc:
+        raise PartialCopy(exc, done) from exc
 
 
 def _zero(writer: int, start: int, length: int) -> None:

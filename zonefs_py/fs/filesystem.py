@@ -608,9 +608,9 @@ class Filesystem:
         if not isinstance(result.error, DeviceError) or not result.issued:
             return []
         verdicts: list[tuple[ZoneFile, Verdict | None]] = []
-        if source.sequential:
+        if source is not target or result.source_failed:
             verdicts.append((source, self._recover(source, result.error, was_write=False)))
-        if target.sequential and not result.source_failed and target is not source:
+        if target.sequential and not result.source_failed:
             verdicts.append((target, self._recover(target, result.error, was_write=True)))
         return verdicts
 

@@ -37,6 +37,7 @@ LEVELS = {
 # Modules that decide and do not act: they can be driven a million times by a test.
 PURE = {
     "config",
+    "copy.limits",
     "copy.plan",
     "device.conditions",
     "device.description",

@@ -9,12 +9,12 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
 from zonefs_py.copy.limits import CopyLimits
-from zonefs_py.copy.plan import CopyRange, cut, plan
+from zonefs_py.copy.plan import CopyCommand, CopyRange, cut, plan
 from zonefs_py.device.base import ZonedDevice
 from zonefs_py.errors import DeviceError, OutOfMemory
 from zonefs_py.units import MIB, round_down
@@ -79,7 +79,7 @@ class CopyEngine:
         """Guards everything below. Never held during I/O."""
         info = device.info
         self._limits = CopyLimits.of_hardware(
-            info.copy_max_hw_bytes, info.copy_max_range_hw_bytes, info.copy_max_nr_ranges_hw
+            info.copy_max_hw_bytes, info.copy_max_range_hw_bytes, info.copy_max_nr_ranges_hw, info.block_size
         )
         self._counters = {engine: CopyCounters() for engine in Engine}
         self._buffer: bytearray | None = None
@@ -98,34 +98,45 @@ class CopyEngine:
 
     def set_limit(self, name: str, value: int) -> None:
         """Set one of the limits, for the next copy. Raises InvalidRequest."""
+        self.set_limits({name: value})
+
+    def set_limits(self, values: Mapping[str, int]) -> None:
+        """Set several limits, for the next copy: all, or none and InvalidRequest."""
         with self._lock:
-            self._limits = self._limits.with_limit(name, value, self._device.info.block_size)
+            self._limits = self._limits.with_limits(values, self._device.info.block_size)
 
     def choose(self, ranges: Sequence[CopyRange]) -> Engine:
-        """Return the engine that will copy *ranges*."""
-        if self._limits.offload:
+        """Return the engine that would copy *ranges* now."""
+        return self._plan(ranges)[0]
+
+    def _plan(self, ranges: Sequence[CopyRange]) -> tuple[Engine, list[CopyCommand]]:
+        """Return the engine for *ranges* and its commands; emulation has none."""
+        limits = self._limits
+        if limits.offload:
+            # The device is asked about the very pieces that it will get: cut in other places they may not be aligned to
+            # what a reflink needs.
+            commands = plan(ranges, limits)
+            pieces = [piece for command in commands for piece in command.ranges]
             for method in self._device.info.copy_methods:
                 engine = Engine(method.value)
                 fits = self._wanted in (None, engine)
-                if fits and all(self._device.can_copy(*part, method) for part in ranges):
-                    return engine
-        return Engine.EMULATE
+                if fits and all(self._device.can_copy(*piece, method) for piece in pieces):
+                    return engine, commands
+        return Engine.EMULATE, []
 
     def copy(self, ranges: Sequence[CopyRange]) -> CopyResult:
         """Copy *ranges* in order, whose destinations follow each other. Block-aligned; never raises DeviceError."""
-        engine = self.choose(ranges)
-        limits = self._limits
         started = time.perf_counter_ns()
+        engine, commands = self._plan(ranges)
         if engine is Engine.EMULATE:
-            result, commands = self._emulate(ranges)
+            result, issued = self._emulate(ranges)
         else:
-            result, commands = self._offload(ranges, limits, _METHODS[engine])
-        self._count(engine, result, commands, started)
+            result, issued = self._offload(commands, _METHODS[engine])
+        self._count(engine, result, issued, started)
         return result
 
-    def _offload(self, ranges: Sequence[CopyRange], limits: CopyLimits, method: CopyMethod) -> tuple[CopyResult, int]:
+    def _offload(self, commands: Sequence[CopyCommand], method: CopyMethod) -> tuple[CopyResult, int]:
         completed = 0
-        commands = plan(ranges, limits)
         for number, command in enumerate(commands, start=1):
             for part in command.ranges:
                 try:

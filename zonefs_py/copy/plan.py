@@ -44,11 +44,13 @@ def cut(ranges: Iterable[CopyRange], most: int) -> Iterator[CopyRange]:
 
 
 def plan(ranges: Iterable[CopyRange], limits: CopyLimits) -> list[CopyCommand]:
-    """Return the commands, in order, that copy *ranges* within *limits*, which must allow offload.
+    """Return the commands, in order, that copy *ranges* within *limits*. ValueError if those do not allow offload.
 
     No command is longer than ``copy_max_bytes``, has a range above ``copy_max_range_bytes`` or more than
     ``copy_max_nr_ranges`` ranges; each is as large as that allows.
     """
+    if not limits.offload:
+        raise ValueError("with these limits the device must not be asked to copy")
     commands: list[CopyCommand] = []
     current: list[CopyRange] = []
     room = limits.copy_max_bytes

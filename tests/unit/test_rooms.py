@@ -37,11 +37,13 @@ LEVELS = {
 # Modules that decide and do not act: they can be driven a million times by a test.
 PURE = {
     "config",
+    "copy.abi",
     "copy.limits",
     "copy.plan",
     "device.conditions",
     "device.description",
     "errors",
+    "fs.access",
     "fs.describe",
     "fs.layout",
     "fs.superblock",

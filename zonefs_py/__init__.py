@@ -27,10 +27,13 @@ _HOMES = {
     "open_device": "zonefs_py.device.emulated",
     "Geometry": "zonefs_py.zone",
     "ZonefsError": "zonefs_py.errors",
+    "CopyRangesError": "zonefs_py.control.copy_ranges",
+    "copy_ranges": "zonefs_py.control.copy_ranges",
 }
 
 __all__ = [
     "AttributeChanges",
+    "CopyRangesError",
     "ErrorsPolicy",
     "Filesystem",
     "FormatOptions",
@@ -38,6 +41,7 @@ __all__ = [
     "MemoryDevice",
     "MountOptions",
     "ZonefsError",
+    "copy_ranges",
     "create_device",
     "format_device",
     "open_device",
@@ -45,6 +49,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from zonefs_py.config import ErrorsPolicy, FormatOptions, MountOptions
+    from zonefs_py.control.copy_ranges import CopyRangesError, copy_ranges
     from zonefs_py.device.emulated import create_device, open_device
     from zonefs_py.device.memory import MemoryDevice
     from zonefs_py.errors import ZonefsError

@@ -28,10 +28,13 @@ _HOMES = {
     "open_stack": "zonefs_py.device.stack",
     "Geometry": "zonefs_py.zone",
     "ZonefsError": "zonefs_py.errors",
+    "CopyRangesError": "zonefs_py.control.copy_ranges",
+    "copy_ranges": "zonefs_py.control.copy_ranges",
 }
 
 __all__ = [
     "AttributeChanges",
+    "CopyRangesError",
     "ErrorsPolicy",
     "Filesystem",
     "FormatOptions",
@@ -39,6 +42,7 @@ __all__ = [
     "MemoryDevice",
     "MountOptions",
     "ZonefsError",
+    "copy_ranges",
     "create_device",
     "format_device",
     "open_device",
@@ -47,6 +51,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from zonefs_py.config import ErrorsPolicy, FormatOptions, MountOptions
+    from zonefs_py.control.copy_ranges import CopyRangesError, copy_ranges
     from zonefs_py.device.emulated import create_device, open_device
     from zonefs_py.device.memory import MemoryDevice
     from zonefs_py.device.stack import open_stack

@@ -72,6 +72,18 @@ class FilesystemBusy(ZonefsError, errno=errno.EBUSY):
     """Files are open for writing, so the file system cannot become read-only."""
 
 
+class AccessDenied(ZonefsError, errno=errno.EACCES):
+    """The caller has no permission for it; others may have."""
+
+
+class UnknownIoctl(ZonefsError, errno=errno.ENOTTY):
+    """No ioctl of ours."""
+
+
+class DifferentFilesystems(ZonefsError, errno=errno.EXDEV):
+    """Two files of a copy are not of one mount. Never an answer to the kernel: it would copy by itself then."""
+
+
 class OutOfMemory(ZonefsError, errno=errno.ENOMEM):
     """There is no memory for what was asked."""
 

@@ -37,6 +37,7 @@ LEVELS = {
 # Modules that decide and do not act: they can be driven a million times by a test.
 PURE = {
     "config",
+    "copy.abi",
     "copy.limits",
     "copy.plan",
     "device.conditions",
@@ -44,6 +45,7 @@ PURE = {
     "device.fault_rules",
     "device.stack_spec",
     "errors",
+    "fs.access",
     "fs.describe",
     "fs.layout",
     "fs.superblock",

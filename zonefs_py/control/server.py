@@ -25,7 +25,14 @@ from zonefs_py.config import ErrorsPolicy
 from zonefs_py.control.mounts import FILESYSTEM_TYPE, MountEntry, find_mount
 from zonefs_py.control.socket_path import make_runtime_directory, socket_path
 from zonefs_py.errors import MountError, UserError, ZonefsError
-from zonefs_py.fs.describe import describe_device, describe_format, describe_zone, info_document, report_document
+from zonefs_py.fs.describe import (
+    describe_device,
+    describe_format,
+    describe_zone,
+    info_document,
+    limits_document,
+    report_document,
+)
 from zonefs_py.fs.filesystem import Filesystem
 from zonefs_py.zone import CONDITION_NAMES, ZoneCondition
 
@@ -118,12 +125,32 @@ class Control:
                 raise UserError(f"remount cannot change {str(name)[:40]!r}")
         self._fs.remount(options)
 
+    def _copy_limits(self, request: dict[str, Any]) -> dict[str, Any]:
+        return limits_document(self._fs.info.name, asdict(self._fs.copy_engine.limits))
+
+    def _set_copy_limit(self, request: dict[str, Any]) -> dict[str, Any]:
+        return self._set_copy_limits({"limits": {str(request.get("name")): request.get("value")}})
+
+    def _set_copy_limits(self, request: dict[str, Any]) -> dict[str, Any]:
+        values = request.get("limits")
+        if not isinstance(values, dict):
+            raise UserError("limits must be an object of names and numbers")
+        for name, value in values.items():
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise UserError(f"{name[:40]}: the value must be a whole number")
+        self._fs.copy_engine.set_limits(values)
+        log.info("copy limits set: %s", values)
+        return self._copy_limits(request)
+
     REQUESTS: ClassVar[dict[str, Callable[[Control, dict[str, Any]], Any]]] = {
         "ping": _ping,
         "info": _info,
         "report": _report,
         "force-condition": _force_condition,
         "remount": _remount,
+        "copy-limits": _copy_limits,
+        "set-copy-limit": _set_copy_limit,
+        "set-copy-limits": _set_copy_limits,
     }
 
 

@@ -73,7 +73,7 @@ class CopyLimits:
         """
         if name not in SETTABLE:
             known = name in {field.name for field in fields(self)}
-            raise InvalidRequest(f"{name}: {'the device sets it' if known else 'no such limit'}")
+            raise InvalidRequest(f"{name[:40]}: {'the device sets it' if known else 'no such limit'}")
         if value < 0:
             raise InvalidRequest(f"{name}: {value} is negative")
         if name == "copy_offload":

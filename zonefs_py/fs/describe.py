@@ -14,6 +14,7 @@ from zonefs_py.zone import CONDITION_NAMES, TYPE_NAMES, DeviceInfo, Zone
 
 REPORT_SCHEMA = "zonefs-py/report"
 INFO_SCHEMA = "zonefs-py/info"
+LIMITS_SCHEMA = "zonefs-py/limits"
 SCHEMA_VERSION = 1
 
 
@@ -80,6 +81,11 @@ def describe_format(superblock: Superblock) -> dict[str, Any]:
 def report_document(device: str, zones: Iterable[dict[str, Any]]) -> dict[str, Any]:
     """Return the whole report of *device* (its name) as one document."""
     return {"schema": REPORT_SCHEMA, "version": SCHEMA_VERSION, "device": device, "zones": list(zones)}
+
+
+def limits_document(device: str, limits: dict[str, int]) -> dict[str, Any]:
+    """Return the copy limits of *device* (its name), by name, as one document."""
+    return {"schema": LIMITS_SCHEMA, "version": SCHEMA_VERSION, "device": device, "limits": limits}
 
 
 def info_document(

@@ -194,6 +194,11 @@ class ZoneFile(Inode):
             raise NotAligned(f"{self.name}: copy of {length} bytes: less than a block of {self.block_size}")
         return length - length % self.block_size
 
+    def check_copy_source(self, offset: int, length: int) -> None:
+        """Check that *length* bytes at *offset* can be copied whole. Raises NotPermitted, InvalidRequest."""
+        if self.check_read(offset, length, direct=False) != length:
+            raise InvalidRequest(f"{self.name}: copy of {length} bytes at {offset}, but the file has {self.size}")
+
     def check_truncate(self, size: int, *, max_file_size: int) -> ZoneOp | None:
         """Return the zone operation that truncating to *size* is; None when there is nothing to do.
 

@@ -56,6 +56,26 @@ def set_copy_handler(handler: CopyHandler) -> None:
     _door.set_copy_handler(handler)
 
 
+IoctlHandler = Callable[[int, int, int, int, bytes, int, int, int, int], None]
+
+IOCTL_DIR: int = _door.IOCTL_DIR
+"""In an ioctl's flags: it is on a directory."""
+
+
+def set_ioctl_handler(handler: IoctlHandler) -> None:
+    """Register who gets ioctls: request, handle, command, flags, data, size of the output, caller's uid, gid and pid.
+
+    It is called on trio's thread and must answer, or start what answers, by `reply_ioctl` or `reply_error`, exactly
+    once.
+    """
+    _door.set_ioctl_handler(handler)
+
+
+def reply_ioctl(request: int, data: bytes) -> None:
+    """Answer *request*, an ioctl, with 0 and *data*, which the caller finds where his own was."""
+    _door.reply_ioctl(request, data)
+
+
 def reply_written(request: int, count: int) -> None:
     """Answer *request*: *count* bytes were copied."""
     _door.reply_written(request, count)

@@ -12,12 +12,15 @@ import contextlib
 import functools
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from typing import Any, TypeVar, cast
 
 import trio
 
-from zonefs_py.errors import InvalidRequest, ZonefsError
+from zonefs_py.copy import abi
+from zonefs_py.errors import InvalidRequest, UnknownIoctl, ZonefsError
+from zonefs_py.fs import ioctl
+from zonefs_py.fs.access import Caller
 from zonefs_py.fs.filesystem import AttributeChanges, Attributes, Filesystem
 from zonefs_py.fuse import door
 from zonefs_py.fuse.door import NODE_OFFSET, ROOT_NODE, pyfuse3, split_handle
@@ -74,6 +77,8 @@ class Operations(pyfuse3.Operations):
         self.nursery: trio.Nursery | None = None
         """Where answers to requests that pyfuse3 does not know are worked out; None while nothing is served."""
         self._limiter = trio.CapacityLimiter(WORKER_THREADS)
+        self._cache_limiter = trio.CapacityLimiter(WORKER_THREADS)
+        """For threads that may wait for the kernel to read and write pages: that needs the workers above."""
         filesystem.on_change = self.attributes_changed
 
     # Threads
@@ -103,8 +108,11 @@ class Operations(pyfuse3.Operations):
 
     def attributes_changed(self, ino: int) -> None:
         """Tell the kernel to ask again for the attributes of *ino*. Called in any thread."""
+        self._invalidate(ino, attr_only=True)
+
+    def _invalidate(self, ino: int, *, attr_only: bool) -> None:
         try:
-            pyfuse3.invalidate_inode(pyfuse3.InodeT(self._node(ino)), attr_only=True)
+            pyfuse3.invalidate_inode(pyfuse3.InodeT(self._node(ino)), attr_only=attr_only)
         except OSError as exc:
             # ENOENT: the kernel has forgotten the inode, which is as good.
             log.debug("inode %d: %s", ino, exc)
@@ -254,18 +262,25 @@ class Operations(pyfuse3.Operations):
         self, request: int, source: int, source_offset: int, target: int, offset: int, length: int, flags: int
     ) -> None:
         # The kernel takes ENOSYS, EOPNOTSUPP and EXDEV for "do it by read and write yourself, and report success": none
-        # of our errors has these numbers, and a bug is EIO.
+        # of the core's errors has these numbers, and a bug is EIO.
+        copy = self._copy_on_worker(source, source_offset, target, offset, length, flags)
+        await self._answer("copy_file_range", request, copy, door.reply_written)
+
+    async def _answer(
+        self, name: str, request: int, answer: Coroutine[Any, Any, R], reply: Callable[[int, R], None]
+    ) -> None:
+        """Answer a request that came through the door by *reply* with what *answer* gives, or with its error."""
         try:
-            copied = await self._copy_on_worker(source, source_offset, target, offset, length, flags)
+            result = await answer
         except ZonefsError as exc:
-            log.debug("copy_file_range: %s: %s", exc.errno_name, exc)
+            log.debug("%s: %s: %s", name, exc.errno_name, exc)
             door.reply_error(request, exc.errno)
         except Exception:
             self.failed = True
-            log.exception("bug: copy_file_range failed")
+            log.exception("bug: %s failed", name)
             door.reply_error(request, ZonefsError.errno)
         else:
-            door.reply_written(request, copied)
+            reply(request, result)
 
     async def _copy_on_worker(
         self, source: int, source_offset: int, target: int, offset: int, length: int, flags: int
@@ -279,6 +294,58 @@ class Operations(pyfuse3.Operations):
         # Both gates, in the order of the zones, as the core takes its locks.
         async with self._gate(files[0]):
             return await self._call_on_worker(files[1], self._fs.copy_range, *arguments)
+
+    def start_ioctl(
+        self, request: int, handle: int, command: int, flags: int, data: bytes, size: int, uid: int, gid: int, pid: int
+    ) -> None:
+        """Start the answer to an ioctl; the handler that the door calls. Of ours there is one: the copy of ranges."""
+        if flags & door.IOCTL_DIR or not abi.is_copy(command):
+            door.reply_error(request, UnknownIoctl.errno)
+        elif self.nursery is None:
+            door.reply_error(request, ZonefsError.errno)
+        else:
+            copy = self._copy_ranges(handle, data, uid, gid, pid)
+            self.nursery.start_soon(self._answer, "copy ioctl", request, copy, door.reply_ioctl)
+
+    async def _copy_ranges(self, handle: int, data: bytes, uid: int, gid: int, pid: int) -> bytes:
+        copy = abi.parse_request(data)
+        target = self._files[handle]
+        files = {target: self._fs.is_sequential(target)}
+        for source in copy.sources:
+            # What is no file of ours, the core will refuse.
+            with contextlib.suppress(ZonefsError):
+                files[source.inode] = self._fs.is_sequential(source.inode)
+        # The kernel does nothing for an ioctl of what it does for copy_file_range. Before: what a mapping has changed
+        # must be on the device. After: the destination's pages are stale, and its size and the times are new. Dropping
+        # pages waits for requests that are under way for them, which wait for the gates: so never hold one meanwhile.
+        await self._forget([ino for ino, sequential in files.items() if not sequential])
+        async with contextlib.AsyncExitStack() as gates:
+            for ino in sorted(files):
+                await gates.enter_async_context(self._gate(ino))
+            answer = await trio.to_thread.run_sync(
+                self._copy_ranges_for, handle, data, copy, uid, gid, pid, limiter=self._limiter
+            )
+        await self._forget([target], attributes_of=files)
+        return answer
+
+    def _copy_ranges_for(self, handle: int, data: bytes, copy: abi.CopyRequest, uid: int, gid: int, pid: int) -> bytes:
+        groups: frozenset[int] = frozenset()
+        if uid:
+            # Without a /proc entry (another PID namespace) the caller has no groups that we could know of.
+            with contextlib.suppress(OSError):
+                groups = frozenset(pyfuse3.get_sup_groups(pid))
+        return ioctl.answer_copy(self._fs, handle, data, copy, Caller(uid, gid, groups))
+
+    async def _forget(self, inos: Iterable[int], attributes_of: Iterable[int] = ()) -> None:
+        """Have the kernel write back and forget all pages of *inos*, and the attributes of *attributes_of* too."""
+
+        def forget() -> None:
+            for ino in inos:
+                self._invalidate(ino, attr_only=False)
+            for ino in attributes_of:
+                self._invalidate(ino, attr_only=True)
+
+        await trio.to_thread.run_sync(forget, limiter=self._cache_limiter)
 
     # Names are as they are
 

@@ -103,7 +103,9 @@ class CopyDevice(ZonedDevice):
             return False
         return method is not CopyMethod.REFLINK or not (source | destination | length) % self.alignment
 
-    def copy(self, source: int, destination: int, length: int, method: CopyMethod) -> None:
+    def copy(
+        self, source: int, destination: int, length: int, method: CopyMethod, generation: int | None = None
+    ) -> None:
         assert self.can_copy(source, destination, length, method)
         if fault := self._called(Call("copy", length, method)):
             done = self._part(fault, length)

@@ -210,7 +210,6 @@ def test_refusals_have_their_errno_and_change_nothing(
     elsewhere.write_bytes(bytes(BLOCK))
     refused(errno.EXDEV, target, [good, (opened(elsewhere), 0, BLOCK)])
     refused(errno.ENOTTY, opened(elsewhere, os.O_RDWR), [(opened(elsewhere), 0, BLOCK)])
-    run(ZONEFS_PY, "zone", "offline", mnt, "2")
     assert (mnt / "seq/1").read_bytes() == pattern(2, 64 * KIB)
     assert counters(mounted, mnt)["copies"] == 0
 

@@ -318,7 +318,9 @@ class Operations(pyfuse3.Operations):
         # The kernel does nothing for an ioctl of what it does for copy_file_range. Before: what a mapping has changed
         # must be on the device. After: the destination's pages are stale, and its size and the times are new. Dropping
         # pages waits for requests that are under way for them, which wait for the gates: so never hold one meanwhile.
-        await self._forget([ino for ino, sequential in files.items() if not sequential])
+        cached = [ino for ino, sequential in files.items() if not sequential]
+        if cached:
+            await self._forget(cached)
         async with contextlib.AsyncExitStack() as gates:
             for ino in sorted(files):
                 await gates.enter_async_context(self._gate(ino))

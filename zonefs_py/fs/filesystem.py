@@ -715,7 +715,7 @@ class Filesystem:
         return [
             (file, self._recover(file, result.error, was_write=written))
             for file, written in was_write.items()
-            if file.sequential
+            if file.sequential or not written
         ]
 
     def fsync(self, handle: int) -> None:

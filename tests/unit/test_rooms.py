@@ -38,6 +38,7 @@ LEVELS = {
 PURE = {
     "config",
     "copy.plan",
+    "copy.schedule",
     "device.conditions",
     "device.description",
     "errors",

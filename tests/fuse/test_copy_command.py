@@ -158,6 +158,18 @@ def test_an_error_says_how_much_was_copied(device_dir: Callable[..., Path], moun
     assert (path / "seq/0").read_bytes() == data
 
 
+def test_a_zone_that_cannot_be_read_is_not_an_empty_file(
+    device_dir: Callable[..., Path], mounted: Mounts, tmp_path: Path
+) -> None:
+    device = device_dir()
+    run(ZONEFS_PY, "zone", "offline", device, "2")
+    path = mounted(device)
+    assert (path / "seq/0").stat().st_size == 0
+    assert "seq/0: " in refused(path / "seq/0", path / "seq/1")
+    assert "seq/0: " in refused(path / "seq/0", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_ctrl_c_stops_between_two_pieces(mount: Path, tmp_path: Path) -> None:
     data = fill(tmp_path / "a", 512 * KIB)
     command = [ZONEFS_PY, "copy", "--throttle", "200K", tmp_path / "a", mount / "seq/0"]

@@ -40,6 +40,7 @@ PURE = {
     "copy.abi",
     "copy.limits",
     "copy.plan",
+    "copy.schedule",
     "device.conditions",
     "device.description",
     "device.fault_rules",

@@ -111,8 +111,15 @@ def plan_parts(sources: Sequence[CopyFile], destination: CopyFile, *, append: bo
 
 
 def open_source(source: CopyFile) -> int:
-    """Open *source* for reading. Raises OSError."""
-    return os.open(source.path, os.O_RDONLY | os.O_CLOEXEC)
+    """Open *source* for reading, and see that it can be read. Raises OSError."""
+    descriptor = os.open(source.path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        # The file of a zone that is offline looks empty; only a read tells.
+        os.pread(descriptor, 1, 0)
+    except OSError as exc:
+        os.close(descriptor)
+        raise OSError(exc.errno, exc.strerror, source.path) from None
+    return descriptor
 
 
 def open_destination(destination: CopyFile) -> int:

@@ -16,6 +16,7 @@ from zonefs_py.cli import limits as limits_module
 from zonefs_py.control import client
 from zonefs_py.control.mounts import MountEntry
 from zonefs_py.control.server import Control
+from zonefs_py.errors import MountError
 
 BLOCK = 4096
 ZONE = 64 * 1024
@@ -120,7 +121,7 @@ def asked(control: Control, monkeypatch: pytest.MonkeyPatch) -> Control:
     def ask(mountpoint: str, request: dict[str, Any]) -> Any:
         answer = control.answer(json.loads(json.dumps(request)))
         if not answer["ok"]:
-            raise client.MountError(f"{mountpoint}: {answer['error']}")
+            raise MountError(f"{mountpoint}: {answer['error']}")
         return answer["result"]
 
     monkeypatch.setattr(client, "ask", ask)

@@ -172,7 +172,7 @@ def test_a_zone_that_cannot_be_read_is_not_an_empty_file(
 
 def test_ctrl_c_stops_between_two_pieces(mount: Path, tmp_path: Path) -> None:
     data = fill(tmp_path / "a", 512 * KIB)
-    command = [ZONEFS_PY, "copy", "--throttle", "200K", tmp_path / "a", mount / "seq/0"]
+    command: list[str | Path] = [ZONEFS_PY, "copy", "--throttle", "200K", tmp_path / "a", mount / "seq/0"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=command_environment()) as process:
         wait_until("something is copied", lambda: (mount / "seq/0").stat().st_size > 0)
         process.send_signal(signal.SIGINT)
@@ -192,7 +192,7 @@ def test_the_bar_is_for_terminals(mount: Path, tmp_path: Path) -> None:
     fill(tmp_path / "a", 64 * KIB)
     master, terminal = pty.openpty()
     try:
-        command = [ZONEFS_PY, "copy", "--throttle", "40K", tmp_path / "a", mount / "seq/0"]
+        command: list[str | Path] = [ZONEFS_PY, "copy", "--throttle", "40K", tmp_path / "a", mount / "seq/0"]
         done = subprocess.run(
             command, stdout=subprocess.PIPE, stderr=terminal, env=command_environment(), timeout=60, check=False
         )

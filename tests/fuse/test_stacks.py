@@ -62,13 +62,13 @@ def test_a_linear_mount(device_dir: Callable[..., Path], mounted: Mounts, monkey
     busy = run(ZONEFS_PY, "info", b, check=False)
     assert (busy.returncode, busy.stderr.count("\n")) == (1, 1)
     assert "is in use by pid" in busy.stderr
-    run(ZONEFS_PY, "zone", "offline", mnt, 5)
+    run(ZONEFS_PY, "zone", "offline", mnt, "5")
     mounted.expect_log(mnt, "seq/2")
     with pytest.raises(OSError, match="Input/output"):
         (mnt / "seq" / "2").read_bytes()
     mounted.unmount(mnt)
     assert (b / "seq-000001").stat().st_size == (b / "seq-000002").stat().st_size == 8 * BLOCK
-    run(ZONEFS_PY, "zone", "online", text, 5)
+    run(ZONEFS_PY, "zone", "online", text, "5")
     mnt = mounted(Path(text))
     for number in range(4):
         assert (mnt / "seq" / str(number)).read_bytes() == bytes([number + 1]) * (8 * BLOCK)

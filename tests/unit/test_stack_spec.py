@@ -31,7 +31,7 @@ def linear(*parts: DeviceSpec) -> LinearSpec:
     return LinearSpec(tuple(PartSpec(part) for part in parts))
 
 
-EXAMPLES = {
+EXAMPLES: dict[str, DeviceSpec] = {
     "a.zbd": A,
     "/dir with space/a+b,c[1]\\": PathSpec("/dir with space/a+b,c[1]\\"),
     "linear:a.zbd": linear(A),
@@ -80,7 +80,7 @@ paths = st.text(min_size=1, max_size=12).filter(lambda path: not path.startswith
 path_specs = paths.map(PathSpec)
 numbers = st.integers(0, 10**18 - 1)
 zone_ranges = st.tuples(numbers, st.none() | numbers).map(
-    lambda two: ZoneRange(two[0], two[1]) if two[1] is None else ZoneRange(min(two), max(two))
+    lambda two: ZoneRange(two[0], two[1]) if two[1] is None else ZoneRange(min(two[0], two[1]), max(two[0], two[1]))
 )
 specs = st.recursive(
     path_specs,

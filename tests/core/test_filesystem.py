@@ -64,7 +64,7 @@ def new_device(max_open: int | None = None, max_active: int | None = None, **fea
     return device
 
 
-def options(errors: str = "remount-ro", **more: bool) -> MountOptions:
+def options(errors: str = "remount-ro", **more: Any) -> MountOptions:
     """Mount options."""
     return replace(MountOptions(errors=ErrorsPolicy(errors)), **more)
 

@@ -25,12 +25,16 @@ _HOMES = {
     "MemoryDevice": "zonefs_py.device.memory",
     "create_device": "zonefs_py.device.emulated",
     "open_device": "zonefs_py.device.emulated",
+    "open_stack": "zonefs_py.device.stack",
     "Geometry": "zonefs_py.zone",
     "ZonefsError": "zonefs_py.errors",
+    "CopyRangesError": "zonefs_py.control.copy_ranges",
+    "copy_ranges": "zonefs_py.control.copy_ranges",
 }
 
 __all__ = [
     "AttributeChanges",
+    "CopyRangesError",
     "ErrorsPolicy",
     "Filesystem",
     "FormatOptions",
@@ -38,15 +42,19 @@ __all__ = [
     "MemoryDevice",
     "MountOptions",
     "ZonefsError",
+    "copy_ranges",
     "create_device",
     "format_device",
     "open_device",
+    "open_stack",
 ]
 
 if TYPE_CHECKING:
     from zonefs_py.config import ErrorsPolicy, FormatOptions, MountOptions
+    from zonefs_py.control.copy_ranges import CopyRangesError, copy_ranges
     from zonefs_py.device.emulated import create_device, open_device
     from zonefs_py.device.memory import MemoryDevice
+    from zonefs_py.device.stack import open_stack
     from zonefs_py.errors import ZonefsError
     from zonefs_py.fs.filesystem import AttributeChanges, Filesystem
     from zonefs_py.fs.format import format_device

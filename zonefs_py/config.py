@@ -26,6 +26,11 @@ class MountOptions:
     errors: ErrorsPolicy = ErrorsPolicy.REMOUNT_RO
     explicit_open: bool = False
     read_only: bool = False
+    copy: str = "auto"
+    """How copies are made: ``auto`` or one of `COPY_CHOICES`; what the device cannot do is emulated."""
+
+
+COPY_CHOICES = ("auto", "reflink", "host", "emulate")
 
 
 @dataclass(frozen=True)
@@ -113,6 +118,12 @@ def _fuse_flag(option: str, attribute: str, wanted: bool) -> Callable[[MountRequ
     return apply
 
 
+def _copy(request: MountRequest, value: str | None) -> MountRequest:
+    if value not in COPY_CHOICES:
+        raise UserError(f"mount option copy={value or ''}: choose one of {', '.join(COPY_CHOICES)}")
+    return replace(request, filesystem=replace(request.filesystem, copy=value))
+
+
 def _log(request: MountRequest, value: str | None) -> MountRequest:
     if not value:
         raise UserError("mount option log: write log=FILE")
@@ -157,6 +168,7 @@ _ROWS = (
         _fuse_flag("allow_root", "allow_root", True),
         lambda r: "allow_root" if r.fuse.allow_root else None,
     ),
+    _Row("copy", _copy, lambda r: f"copy={r.filesystem.copy}" if r.filesystem.copy != "auto" else None),
     _Row("log", _log, lambda r: f"log={r.log_file}" if r.log_file else None),
     _Row("remount", _remount, lambda r: "remount" if r.remount else None),
 )

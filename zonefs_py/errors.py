@@ -72,6 +72,22 @@ class FilesystemBusy(ZonefsError, errno=errno.EBUSY):
     """Files are open for writing, so the file system cannot become read-only."""
 
 
+class AccessDenied(ZonefsError, errno=errno.EACCES):
+    """The caller has no permission for it; others may have."""
+
+
+class UnknownIoctl(ZonefsError, errno=errno.ENOTTY):
+    """No ioctl of ours."""
+
+
+class DifferentFilesystems(ZonefsError, errno=errno.EXDEV):
+    """Two files of a copy are not of one mount. Never an answer to the kernel: it would copy by itself then."""
+
+
+class OutOfMemory(ZonefsError, errno=errno.ENOMEM):
+    """There is no memory for what was asked."""
+
+
 class BadHandle(ZonefsError, errno=errno.EBADF):
     """The handle is closed, or not open for this kind of access."""
 
@@ -102,6 +118,12 @@ class AlreadyExists(ZonefsError, errno=errno.EEXIST):
 class DeviceError(ZonefsError, errno=errno.EIO):
     """The device failed a request. The zone may have changed: report it again."""
 
+    completed = 0
+    """Of a copy that failed: how many bytes from its start are known to be copied."""
+
+    source_failed = False
+    """Of a copy that failed: whether it is known that its source could not be read, and nothing else is wrong."""
+
 
 class OpenZonesExhausted(DeviceError, errno=errno.ETOOMANYREFS):
     """No more zones can be open (``BLK_STS_ZONE_OPEN_RESOURCE``)."""
@@ -109,6 +131,10 @@ class OpenZonesExhausted(DeviceError, errno=errno.ETOOMANYREFS):
 
 class ActiveZonesExhausted(DeviceError, errno=errno.EOVERFLOW):
     """No more zones can be active (``BLK_STS_ZONE_ACTIVE_RESOURCE``)."""
+
+
+class TableChanged(DeviceError):
+    """A copy was planned before it changed what lies where below the device. Nothing was done."""
 
 
 class HostFull(DeviceError, errno=errno.ENOSPC):

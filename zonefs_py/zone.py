@@ -6,7 +6,7 @@ Numbers are those of ``include/uapi/linux/blkzoned.h``. Nothing here does I/O or
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import Enum, IntEnum
 from typing import NamedTuple
 
 
@@ -38,6 +38,14 @@ class ZoneOp(IntEnum):
     OPEN = 2
     CLOSE = 3
     FINISH = 4
+
+
+class CopyMethod(Enum):
+    """How bytes get from one place of a device to another without passing through us, best first."""
+
+    DEVICE = "device"
+    REFLINK = "reflink"
+    HOST = "host"
 
 
 CONDITION_NAMES = {
@@ -154,3 +162,11 @@ class DeviceInfo:
     waits: bool
     serial: str = ""
     profile: str = ""
+    copy_methods: tuple[CopyMethod, ...] = ()
+    """How the device can copy by itself, best first; empty: it cannot."""
+    copy_max_hw_bytes: int = 0
+    """Bytes that one copy command may have; 0: the device cannot copy."""
+    copy_max_range_hw_bytes: int = 0
+    """Bytes that one range of a copy command may have."""
+    copy_max_nr_ranges_hw: int = 0
+    """How many ranges a copy command may have."""

@@ -523,7 +523,7 @@ def test_report_of_an_aggregated_device_names_one_conventional_file(device: Path
 def test_info_json_is_the_documented_one(device: Path) -> None:
     run("mkfs", device, "-L", "my disk", "-o", "aggr_cnv,perm=600")
     document = json.loads(run("info", device, "--format", "json").out)
-    assert list(document) == ["schema", "version", "device", "format", "mount", "versions", "capabilities"]
+    assert list(document) == ["schema", "version", "device", "format", "mount", "versions", "capabilities", "copy"]
     assert (document["schema"], document["version"]) == ("zonefs-py/info", 1)
     assert len(document["device"].pop("serial")) == 16
     assert document["device"] == {

@@ -8,6 +8,7 @@ import random
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -63,9 +64,9 @@ def new_device(max_open: int | None = None, max_active: int | None = None, **fea
     return device
 
 
-def options(errors: str = "remount-ro", **more: bool) -> MountOptions:
+def options(errors: str = "remount-ro", **more: Any) -> MountOptions:
     """Mount options."""
-    return MountOptions(errors=ErrorsPolicy(errors), **more)
+    return replace(MountOptions(errors=ErrorsPolicy(errors)), **more)
 
 
 def fill(fs: Filesystem, name: str, blocks: int) -> None:

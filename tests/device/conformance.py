@@ -101,7 +101,7 @@ def bring(device: ZonedDevice, number: int, condition: ZoneCondition, *, written
     elif condition is FULL:
         device.zone_mgmt(FINISH, number)
     elif condition in (READONLY, OFFLINE):
-        device.force_condition(number, condition)  # type: ignore[attr-defined]
+        device.force_condition(number, condition)
     assert zone_of(device, number).condition is condition
 
 

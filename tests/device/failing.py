@@ -12,7 +12,7 @@ from typing import Literal
 
 from zonefs_py.device.base import ZonedDevice
 from zonefs_py.errors import DeviceError
-from zonefs_py.zone import DeviceInfo, Zone, ZoneOp
+from zonefs_py.zone import DeviceInfo, Zone, ZoneCondition, ZoneOp
 
 Call = Literal["report", "read", "write", "flush"] | ZoneOp
 
@@ -105,6 +105,6 @@ class FailingDevice(ZonedDevice):
         self.closed = True
         self.inner.close()
 
-    def force_condition(self, number: int, condition: object) -> None:
+    def force_condition(self, number: int, condition: ZoneCondition | None) -> None:
         """Pass on to the device below."""
-        self.inner.force_condition(number, condition)  # type: ignore[attr-defined]
+        self.inner.force_condition(number, condition)

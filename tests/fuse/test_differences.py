@@ -345,6 +345,23 @@ def test_read_only_mount_stays(device_dir: DeviceFactory, mounted: Mounts, remou
         os.open(mnt / "seq/0", os.O_WRONLY)
 
 
+def test_copy_file_range(mnt: Path) -> None:
+    with (
+        opened(mnt / "cnv/0", os.O_RDWR) as source,
+        opened(mnt / "seq/0", os.O_RDWR) as buffered,
+        opened(mnt / "seq/1", os.O_RDWR | os.O_DIRECT) as direct,
+    ):
+        data = bytes(range(256)) * 64
+        os.pwrite(source, data, 0)
+        assert os.copy_file_range(source, buffered, 2 * BLOCK, 0, 0) == 2 * BLOCK
+        assert os.copy_file_range(source, direct, BLOCK + 100, 100, 0) == BLOCK
+        with refused(errno.EINVAL):
+            os.copy_file_range(source, direct, 100, 0, BLOCK)
+    assert (mnt / "seq/0").read_bytes() == data[: 2 * BLOCK]
+    assert (mnt / "seq/1").read_bytes() == data[100 : 100 + BLOCK]
+    assert ask(str(mnt), {"request": "info"})["mount"]["read_only"] is False
+
+
 def test_second_mount(device_dir: DeviceFactory, mounted: Mounts, tmp_path: Path) -> None:
     device = device_dir()
     mnt = mounted(device)

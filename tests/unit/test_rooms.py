@@ -37,10 +37,16 @@ LEVELS = {
 # Modules that decide and do not act: they can be driven a million times by a test.
 PURE = {
     "config",
+    "copy.abi",
+    "copy.limits",
     "copy.plan",
+    "copy.schedule",
     "device.conditions",
     "device.description",
+    "device.fault_rules",
+    "device.stack_spec",
     "errors",
+    "fs.access",
     "fs.describe",
     "fs.layout",
     "fs.superblock",

@@ -24,7 +24,7 @@ from zonefs_py.errors import (
 from zonefs_py.units import parse_size
 
 if TYPE_CHECKING:
-    from zonefs_py.device.emulated import EmulatedDevice
+    from zonefs_py.device.base import ZonedDevice
     from zonefs_py.fs.superblock import Superblock
 
 EXIT_FAILURE = 1
@@ -98,12 +98,17 @@ SIZE = Size()
 
 
 def is_device(path: str) -> bool:
-    """Whether *path* is an emulated device (that may be damaged) rather than a place where one is mounted.
+    """Whether *path* is a device (that may be damaged) rather than a place where one is mounted.
 
-    Raises UserError where it is neither, OSError where it cannot be looked at.
+    That is an emulated device's path, or the text of a stack. Raises UserError where it is neither, OSError where it
+    cannot be looked at.
     """
     from zonefs_py.device.emulated import DESCRIPTION_NAME
+    from zonefs_py.device.stack_spec import is_stack, parse_spec
 
+    if is_stack(path):
+        parse_spec(path)
+        return True
     try:
         # Not stat: the kernel may answer that for a mount whose daemon is gone.
         os.statvfs(path)
@@ -123,17 +128,17 @@ def is_device(path: str) -> bool:
     raise UserError(f"{path} is neither an emulated device (it has no {DESCRIPTION_NAME}) nor a mount point")
 
 
-def open_for_reading(path: str) -> EmulatedDevice:
-    """Open the emulated device *path* to look at it. Raises like `open_device`."""
-    from zonefs_py.device.emulated import open_device
+def open_for_reading(device: str) -> ZonedDevice:
+    """Open *device*, a path or the text of a stack, to look at it. Raises like `open_stack`."""
+    from zonefs_py.device.stack import open_stack
 
     try:
-        return open_device(path, read_only=True)
+        return open_stack(device, read_only=True)
     except DeviceInUse as exc:
         raise DeviceInUse(f"{exc}; if it is mounted, give the mount point instead") from exc
 
 
-def read_superblock(device: EmulatedDevice) -> Superblock | None:
+def read_superblock(device: ZonedDevice) -> Superblock | None:
     """Return the superblock of *device*; None if it has none that we can read."""
     from zonefs_py.fs.superblock import SUPERBLOCK_SIZE, Superblock
 

@@ -13,6 +13,7 @@ import click
 from zonefs_py import __version__
 from zonefs_py.cli.common import is_device, open_for_reading, printable, read_superblock
 from zonefs_py.device.emulated import DESCRIPTION_NAME
+from zonefs_py.device.stack_spec import device_paths, parse_spec
 from zonefs_py.fs.describe import describe_device, describe_format, info_document
 from zonefs_py.units import format_size
 
@@ -40,7 +41,10 @@ def info(target: str, format_name: str) -> None:
 def _from_device(path: str) -> dict[str, Any]:
     with open_for_reading(path) as device:
         # We open it read-only, to look; what counts is whether others could write.
-        writable = os.access(os.path.join(path, DESCRIPTION_NAME), os.W_OK, effective_ids=True)
+        writable = all(
+            os.access(os.path.join(below, DESCRIPTION_NAME), os.W_OK, effective_ids=True)
+            for below in device_paths(parse_spec(path))
+        )
         info = replace(device.info, read_only=not writable)
         superblock = read_superblock(device)
         return info_document(

@@ -18,6 +18,9 @@ COMMANDS = {
     "umount": ("zonefs_py.cli.umount", "Unmount a device."),
     "report": ("zonefs_py.cli.report", "List the zones of a device."),
     "info": ("zonefs_py.cli.info", "Show geometry, limits, format and mount of a device."),
+    "limits": ("zonefs_py.cli.limits", "Show or set the limits of a mount's copy path."),
+    "blkcopy": ("zonefs_py.cli.blkcopy", "Copy ranges of an unmounted device to one place of it."),
+    "copy": ("zonefs_py.cli.copy", "Copy files into zone files, out of them, or between them."),
     "zone": ("zonefs_py.cli.zone", "Reset, open, close or finish zones; make them fail."),
     "install-mount-helper": ("zonefs_py.cli.mount_helper", "Make 'mount -t fuse.zonefs-py' work."),
 }

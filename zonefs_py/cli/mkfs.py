@@ -9,7 +9,7 @@ import click
 from zonefs_py.cli.common import SlowProgress, printable
 from zonefs_py.config import FormatOptions, parse_format_options
 from zonefs_py.device.base import ZonedDevice
-from zonefs_py.device.emulated import open_device
+from zonefs_py.device.stack import open_stack
 from zonefs_py.errors import UserError
 from zonefs_py.fs.format import IDENTIFY_SIZE, format_device, identify_content
 from zonefs_py.fs.superblock import Superblock
@@ -32,6 +32,8 @@ from zonefs_py.zone import ZoneCondition
 def mkfs(device: str, force: bool, verbose: bool, features: tuple[str, ...], label: str) -> None:
     """Format a device with zonefs.
 
+    DEVICE is the path of a device, or the text of a stack of devices such as linear:a.zbd+b.zbd.
+
     Resets all sequential zones, so that all data is lost, and writes the superblock of Linux's zonefs. A device that
     holds something already is refused without -f.
 
@@ -50,7 +52,7 @@ def make_filesystem(path: str, features: tuple[str, ...], label: str, *, force: 
     options = FormatOptions(label=label)
     for text in features:
         options = parse_format_options(text, options)
-    with open_device(path) as device:
+    with open_stack(path) as device:
         if not force and (content := find_content(device)) is not None:
             raise UserError(f"{path} holds {content}; -f formats it all the same")
         with SlowProgress(device.info.nr_zones, "resetting zones") as progress:

@@ -16,6 +16,7 @@ from zonefs_py.cli.daemon import LEVELS, run_in_background, set_up_logging
 from zonefs_py.config import MountRequest, format_mount_options, parse_mount_options
 from zonefs_py.control.client import ask
 from zonefs_py.control.mounts import FILESYSTEM_TYPE, MountEntry, find_mount
+from zonefs_py.device.stack import absolute_text, open_stack
 from zonefs_py.errors import MountError, UserError, describe_os_error, is_disconnected
 
 log = logging.getLogger(__name__)
@@ -45,6 +46,8 @@ def mount(
 ) -> int:
     """Mount DEVICE, formatted by mkfs, at the directory DIR.
 
+    DEVICE is the path of a device, or the text of a stack of devices such as linear:a.zbd+b.zbd.
+
     \b
     Options after -o, as for kernel zonefs:
       errors=remount-ro|zone-ro|zone-offline|repair  what an I/O error does (remount-ro)
@@ -67,7 +70,7 @@ def run_mount(command: MountCommand) -> int:
     if log_file is not None:
         log_file = os.path.abspath(log_file)
         request = replace(request, log_file=log_file)
-    command = replace(command, device=os.path.abspath(command.device), mountpoint=os.path.abspath(command.mountpoint))
+    command = replace(command, device=absolute_text(command.device), mountpoint=os.path.abspath(command.mountpoint))
     prepare_mountpoint(command.mountpoint)
     _check_fuse()
     if command.foreground:
@@ -85,7 +88,6 @@ def run_mount(command: MountCommand) -> int:
 def serve_mount(command: MountCommand, request: MountRequest, say_ready: Callable[[], None]) -> int:
     """Mount and serve in this process until the end; return its exit status."""
     from zonefs_py.control import server
-    from zonefs_py.device.emulated import open_device
     from zonefs_py.fs.filesystem import Filesystem
     from zonefs_py.fuse.door import libfuse_version
     from zonefs_py.fuse.serve import serve
@@ -93,7 +95,7 @@ def serve_mount(command: MountCommand, request: MountRequest, say_ready: Callabl
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    device = open_device(command.device, read_only=request.filesystem.read_only)
+    device = open_stack(command.device, read_only=request.filesystem.read_only)
     try:
         filesystem = Filesystem(device, request.filesystem)
     except BaseException:
@@ -108,7 +110,7 @@ def serve_mount(command: MountCommand, request: MountRequest, say_ready: Callabl
     def on_ready() -> None:
         fuse = {
             "versions": {"libfuse": libfuse_version()},
-            "capabilities": {"passthrough": False, "copy_offload": False},
+            "capabilities": {"passthrough": False, "copy_file_range": True},
         }
         control.append(server.start(filesystem, command.mountpoint, options, fuse))
         log.info("%s: mounted at %s (%s)", command.device, command.mountpoint, options())

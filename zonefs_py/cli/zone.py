@@ -7,7 +7,8 @@ from collections.abc import Callable
 import click
 
 from zonefs_py.cli.common import is_device, read_superblock
-from zonefs_py.device.emulated import EmulatedDevice, open_device
+from zonefs_py.device.base import ZonedDevice
+from zonefs_py.device.stack import open_stack
 from zonefs_py.errors import DeviceError, UserError
 from zonefs_py.zone import ACTIVE_CONDITIONS, CONDITION_NAMES, OPEN_CONDITIONS, Zone, ZoneCondition, ZoneOp
 
@@ -72,7 +73,7 @@ def _manage(op: ZoneOp, path: str, words: tuple[str, ...], *, all_zones: bool, f
     _check_selection(words, all_zones)
     if not is_device(path):
         raise UserError(f"{path} is a mount point: unmount it, and give the device")
-    with open_device(path) as device:
+    with open_stack(path) as device:
         zones = device.report_zones()
         formatted = read_superblock(device) is not None
         if all_zones:
@@ -103,14 +104,14 @@ def _force(name: str, target: str, words: tuple[str, ...], *, all_zones: bool) -
     _check_selection(words, all_zones)
     condition = _FORCED[name]
     if is_device(target):
-        with open_device(target) as device:
+        with open_stack(target) as device:
             _force_on_device(device, condition, words, all_zones=all_zones)
     else:
         _force_on_mount(target, condition, words, all_zones=all_zones)
 
 
 def _force_on_device(
-    device: EmulatedDevice, condition: ZoneCondition | None, words: tuple[str, ...], *, all_zones: bool
+    device: ZonedDevice, condition: ZoneCondition | None, words: tuple[str, ...], *, all_zones: bool
 ) -> None:
     nr_zones = device.info.nr_zones
     device.force_conditions(range(nr_zones) if all_zones else parse_zones(words, nr_zones), condition)

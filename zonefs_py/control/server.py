@@ -16,7 +16,7 @@ import socket
 import socketserver
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -24,9 +24,15 @@ from zonefs_py import __version__
 from zonefs_py.config import ErrorsPolicy
 from zonefs_py.control.mounts import FILESYSTEM_TYPE, MountEntry, find_mount
 from zonefs_py.control.socket_path import make_runtime_directory, socket_path
-from zonefs_py.device.emulated import EmulatedDevice
 from zonefs_py.errors import MountError, UserError, ZonefsError
-from zonefs_py.fs.describe import describe_device, describe_format, describe_zone, info_document, report_document
+from zonefs_py.fs.describe import (
+    describe_device,
+    describe_format,
+    describe_zone,
+    info_document,
+    limits_document,
+    report_document,
+)
 from zonefs_py.fs.filesystem import Filesystem
 from zonefs_py.zone import CONDITION_NAMES, ZoneCondition
 
@@ -78,7 +84,11 @@ class Control:
                 **fs.counters._asdict(),
             },
             {"zonefs_py": __version__, "python": platform.python_version(), **self._fuse["versions"]},
-            self._fuse["capabilities"],
+            {**self._fuse["capabilities"], "copy_methods": [method.value for method in fs.info.copy_methods]},
+            copy={
+                "limits": asdict(fs.copy_engine.limits),
+                "engines": {engine.value: asdict(counters) for engine, counters in fs.copy_engine.counters.items()},
+            },
         )
 
     def _report(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -86,8 +96,6 @@ class Control:
 
     def _force_condition(self, request: dict[str, Any]) -> None:
         device = self._fs.device
-        if not isinstance(device, EmulatedDevice):
-            raise UserError("only the zones of an emulated device can be forced")
         zones = request.get("zones")
         name = request.get("condition")
         valid = isinstance(zones, list) and all(
@@ -117,12 +125,32 @@ class Control:
                 raise UserError(f"remount cannot change {str(name)[:40]!r}")
         self._fs.remount(options)
 
+    def _copy_limits(self, request: dict[str, Any]) -> dict[str, Any]:
+        return limits_document(self._fs.info.name, asdict(self._fs.copy_engine.limits))
+
+    def _set_copy_limit(self, request: dict[str, Any]) -> dict[str, Any]:
+        return self._set_copy_limits({"limits": {str(request.get("name")): request.get("value")}})
+
+    def _set_copy_limits(self, request: dict[str, Any]) -> dict[str, Any]:
+        values = request.get("limits")
+        if not isinstance(values, dict):
+            raise UserError("limits must be an object of names and numbers")
+        for name, value in values.items():
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise UserError(f"{name[:40]}: the value must be a whole number")
+        self._fs.copy_engine.set_limits(values)
+        log.info("copy limits set: %s", values)
+        return self._copy_limits(request)
+
     REQUESTS: ClassVar[dict[str, Callable[[Control, dict[str, Any]], Any]]] = {
         "ping": _ping,
         "info": _info,
         "report": _report,
         "force-condition": _force_condition,
         "remount": _remount,
+        "copy-limits": _copy_limits,
+        "set-copy-limit": _set_copy_limit,
+        "set-copy-limits": _set_copy_limits,
     }
 
 

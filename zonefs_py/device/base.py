@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Self
 
-from zonefs_py.zone import DeviceInfo, Zone, ZoneOp
+from zonefs_py.errors import UserError
+from zonefs_py.zone import CopyMethod, DeviceInfo, Zone, ZoneCondition, ZoneOp
 
 
 class ZonedDevice(ABC):
@@ -57,6 +59,56 @@ class ZonedDevice(ABC):
 
         Raises DeviceError; what was written since the last flush may then be lost.
         """
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        """Fill *buffer* with what is at *offset*. Raises DeviceError, and then the buffer may hold anything."""
+        buffer[:] = self.read(offset, len(buffer))
+
+    @property
+    def generation(self) -> int:
+        """How often it has changed what lies where below this device; it only grows.
+
+        A copy is planned under one generation and must not run under another (see `copy`).
+        """
+        return 0
+
+    def can_copy(self, source: int, destination: int, length: int, method: CopyMethod) -> bool:
+        """Whether `copy` with these arguments is a request that the device takes, as far as that is known beforehand.
+
+        Zone conditions and write pointers are not looked at. To be asked before anything of a copy is issued.
+        """
+        return method in self.info.copy_methods
+
+    def copy(
+        self, source: int, destination: int, length: int, method: CopyMethod, generation: int | None = None
+    ) -> None:
+        """Copy *length* bytes at *source* to *destination*, to a sequential zone at its write pointer.
+
+        `can_copy` has said yes to these arguments. Source and destination do not overlap, and each stays within one
+        zone (or neighbouring conventional ones). What was never written copies as zeros.
+
+        *generation* is the device's `generation` from before `can_copy` was asked. If it has changed since,
+        TableChanged is raised and nothing has happened: plan again. None: not checked.
+
+        Raises ValueError where `can_copy` says no, and nothing has happened then; DeviceError, whose ``completed``
+        counts the bytes from the start that are known to be copied; the destination's write pointer may then be
+        anywhere from there to where it would have been: report the zone again. ``source_failed``: the device knows
+        the source to blame, and the write pointer is where ``completed`` says. No other way of copying is tried (a
+        device error must not be hidden by one).
+        """
+        raise ValueError(f"{self.info.name} cannot copy by {method.value}")
+
+    def force_conditions(self, numbers: Iterable[int], condition: ZoneCondition | None) -> None:
+        """Make zones READONLY or OFFLINE for good, as a failing drive does; None: back to normal.
+
+        Conventional zones can be forced too. All zones change, or on an error none. Raises ValueError for any other
+        condition or number, DeviceError when the change cannot be stored, UserError if the device is not emulated.
+        """
+        raise UserError(f"{self.info.name}: only the zones of an emulated device can be forced")
+
+    def force_condition(self, number: int, condition: ZoneCondition | None) -> None:
+        """Do `force_conditions` to one zone."""
+        self.force_conditions([number], condition)
 
     @abstractmethod
     def close(self) -> None:

@@ -116,9 +116,9 @@ class ZoneConditions:
 
     def abort_write(self, number: int, wpoffset: int) -> None:
         """Take note that the write to zone *number* failed, and left its write pointer at *wpoffset*."""
-        if self.condition(number) is EXP_OPEN and wpoffset < self._geometry.capacity_of(number):
-            self._wpoffsets[number] = wpoffset
-        else:
+        # Also in a zone that has become read-only or offline meanwhile: it may be brought back.
+        self._wpoffsets[number] = wpoffset
+        if self.condition(number) is not EXP_OPEN or wpoffset >= self._geometry.capacity_of(number):
             self.resync(number, wpoffset)
 
     def resync(self, number: int, wpoffset: int) -> None:

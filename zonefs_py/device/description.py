@@ -114,7 +114,7 @@ def parse_description(text: str | bytes) -> DeviceDescription:
         raise DeviceFormatError(f'"format" is not "{FORMAT_NAME}"')
     version = content.get("version")
     if version != FORMAT_VERSION or type(version) is not int:
-        raise DeviceFormatError(f'"version" is {_shorten(version)}; this zonefs-py knows version {FORMAT_VERSION}')
+        raise DeviceFormatError(f'"version" is {shorten(version)}; this zonefs-py knows version {FORMAT_VERSION}')
     fields = _Fields(content)
     geometry = Geometry(
         zone_size=fields.number("zone_size"),
@@ -156,7 +156,7 @@ class _Fields:
     def number(self, name: str) -> int:
         value = self._get(name)
         if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MAX_SIZE:
-            raise DeviceFormatError(f'"{name}" is {_shorten(value)}, not a whole number of bytes or zones in range')
+            raise DeviceFormatError(f'"{name}" is {shorten(value)}, not a whole number of bytes or zones in range')
         return value
 
     def limit(self, name: str) -> int | None:
@@ -165,20 +165,20 @@ class _Fields:
     def text(self, name: str) -> str:
         value = self._get(name)
         if not isinstance(value, str) or len(value) > 256 or not value.isprintable():
-            raise DeviceFormatError(f'"{name}" is {_shorten(value)}, not a short text')
+            raise DeviceFormatError(f'"{name}" is {shorten(value)}, not a short text')
         return value
 
     def conditions(self, name: str, nr_zones: int) -> dict[int, ZoneCondition]:
         value = self._get(name)
         if not isinstance(value, dict):
-            raise DeviceFormatError(f'"{name}" is {_shorten(value)}, not an object')
+            raise DeviceFormatError(f'"{name}" is {shorten(value)}, not an object')
         forced = {}
         for key, condition in value.items():
             if not (key.isascii() and key.isdecimal() and len(key) < 10 and int(key) < nr_zones):
-                raise DeviceFormatError(f'"{name}" has a zone {_shorten(key)}, which the device does not have')
+                raise DeviceFormatError(f'"{name}" has a zone {shorten(key)}, which the device does not have')
             if not isinstance(condition, str) or condition not in _FORCED:
                 raise DeviceFormatError(
-                    f'"{name}" gives zone {key} {_shorten(condition)}; known are {", ".join(_FORCED)}'
+                    f'"{name}" gives zone {key} {shorten(condition)}; known are {", ".join(_FORCED)}'
                 )
             forced[int(key)] = _FORCED[condition]
         return forced
@@ -186,10 +186,11 @@ class _Fields:
     def check_all_used(self) -> None:
         unknown = sorted(set(self._content) - self._used)
         if unknown:
-            raise DeviceFormatError(f"unknown field {_shorten(unknown[0])}")
+            raise DeviceFormatError(f"unknown field {shorten(unknown[0])}")
 
 
-def _shorten(value: object) -> str:
+def shorten(value: object) -> str:
+    """Return *value*, a decoded JSON value, as it can be shown in a message."""
     try:
         text = repr(value)
     except ValueError:  # an integer of more digits than Python turns into text

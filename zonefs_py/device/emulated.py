@@ -16,8 +16,9 @@ import uuid
 from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
+from zonefs_py.device import host_copy
 from zonefs_py.device.base import ZonedDevice
 from zonefs_py.device.conditions import ZoneConditions
 from zonefs_py.device.description import (
@@ -37,12 +38,22 @@ from zonefs_py.errors import (
     from_os_error,
 )
 from zonefs_py.units import round_down
-from zonefs_py.zone import CONDITION_NAMES, DeviceInfo, Geometry, Zone, ZoneCondition, ZoneOp, ZoneType
+from zonefs_py.zone import CONDITION_NAMES, CopyMethod, DeviceInfo, Geometry, Zone, ZoneCondition, ZoneOp, ZoneType
 
 log = logging.getLogger(__name__)
 
 DESCRIPTION_NAME = "device.json"
+COPY_MAX_BYTES = 1 << 30
+COPY_MAX_NR_RANGES = 256
+"""What one copy command of an emulated device may be: bounds on how long it occupies a worker thread."""
 MAX_DESCRIPTION_SIZE = 64 * 1024 * 1024
+
+
+class Place(NamedTuple):
+    """A zone by number, and bytes from its start."""
+
+    number: int
+    offset: int
 
 
 class ZoneStore(Protocol):
@@ -51,8 +62,17 @@ class ZoneStore(Protocol):
     def read(self, number: int, offset: int, length: int) -> bytes:
         """Return up to *length* bytes; fewer at the end of what is stored."""
 
+    def read_into(self, number: int, offset: int, buffer: memoryview) -> int:
+        """Read into *buffer*; return how many bytes there were, fewer at the end of what is stored."""
+
     def write(self, number: int, offset: int, data: memoryview) -> None:
         """Store all of *data*; on OSError some of it may be stored."""
+
+    def copy(self, source: Place, destination: Place, length: int, method: CopyMethod) -> None:
+        """Copy *length* bytes, zeros where the source is shorter; on OSError some of it may be copied."""
+
+    def can_copy(self, source_offset: int, destination_offset: int, length: int, method: CopyMethod) -> bool:
+        """Whether *method* can copy such a piece, for its alignment."""
 
     def size(self, number: int) -> int:
         """Return the stored size of a zone."""
@@ -131,13 +151,92 @@ class EmulatedDevice(ZonedDevice):
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def _read_zone(self, number: int, within: int, length: int) -> bytes:
-        if self._conditions.condition(number) is ZoneCondition.OFFLINE:
-            raise DeviceError(f"zone {number}: read of an offline zone")
+        self._check_readable(number)
         try:
             data = self._store.read(number, within, length)
         except OSError as exc:
             raise from_os_error(exc, f"zone {number}: read of {length} bytes at {within}") from exc
         return data if len(data) == length else data + bytes(length - len(data))
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        done = 0
+        for number, within, length in self._spans(offset, len(buffer)):
+            piece = buffer[done : done + length]
+            self._check_readable(number)
+            try:
+                got = self._store.read_into(number, within, piece)
+            except OSError as exc:
+                raise from_os_error(exc, f"zone {number}: read of {length} bytes at {within}") from exc
+            piece[got:] = bytes(length - got)
+            done += length
+
+    def _check_readable(self, number: int) -> None:
+        if self._conditions.condition(number) is ZoneCondition.OFFLINE:
+            raise DeviceError(f"zone {number}: read of an offline zone")
+
+    def can_copy(self, source: int, destination: int, length: int, method: CopyMethod) -> bool:
+        if method not in self._info.copy_methods:
+            return False
+        # A copy across zones is cut at their boundaries, and need not be aligned there.
+        return all(
+            self._store.can_copy(place.offset, target.offset, piece, method)
+            for place, target, piece in self._copy_spans(source, destination, length)
+        )
+
+    def copy(
+        self, source: int, destination: int, length: int, method: CopyMethod, generation: int | None = None
+    ) -> None:
+        # What lies where never changes here, so there is only one generation.
+        self._check_writable()
+        if not self.can_copy(source, destination, length, method):
+            raise ValueError(f"{length} bytes from {source} to {destination} cannot be copied by {method.value}")
+        completed = 0
+        try:
+            for place, target, piece in self._copy_spans(source, destination, length):
+                self._copy_piece(place, target, piece, method)
+                completed += piece
+        except DeviceError as exc:
+            exc.completed += completed
+            raise
+
+    def _copy_spans(self, source: int, destination: int, length: int) -> Iterator[tuple[Place, Place, int]]:
+        """Cut a copy at the zone boundaries of both ends."""
+        targets = self._spans(destination, length)
+        target_number, target_within, target_left = next(targets)
+        for number, offset, size in self._spans(source, length):
+            within, left = offset, size
+            while left:
+                if not target_left:
+                    target_number, target_within, target_left = next(targets)
+                piece = min(left, target_left)
+                yield Place(number, within), Place(target_number, target_within), piece
+                within, left = within + piece, left - piece
+                target_within, target_left = target_within + piece, target_left - piece
+
+    def _copy_piece(self, source: Place, destination: Place, length: int, method: CopyMethod) -> None:
+        try:
+            self._check_readable(source.number)
+        except DeviceError as exc:
+            exc.source_failed = True
+            raise
+        what = f"zone {destination.number}: copy of {length} bytes from zone {source.number}"
+        if self._geometry.is_conventional(destination.number):
+            self._check_conventional(destination.number)
+            try:
+                self._store.copy(source, destination, length, method)
+            except OSError as exc:
+                error = from_os_error(exc, what)
+                error.completed = self._known_copied(exc)
+                raise error from exc
+        else:
+            self._put_sequential(
+                destination, length, what, lambda: self._store.copy(source, destination, length, method)
+            )
+
+    def _known_copied(self, exc: OSError) -> int:
+        """Whole blocks, in bytes, that the host had copied before *exc*."""
+        done = exc.completed if isinstance(exc, host_copy.PartialCopy) else 0
+        return round_down(done, self._geometry.block_size)
 
     def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
         self._check_writable()
@@ -152,26 +251,39 @@ class EmulatedDevice(ZonedDevice):
             done += length
 
     def _write_conventional(self, number: int, within: int, piece: memoryview) -> None:
-        condition = self._conditions.condition(number)
-        if condition is not ZoneCondition.NOT_WP:
-            raise DeviceError(f"zone {number}: write to a zone that is {CONDITION_NAMES[condition]}")
+        self._check_conventional(number)
         try:
             self._store.write(number, within, piece)
         except OSError as exc:
             raise from_os_error(exc, f"zone {number}: write of {len(piece)} bytes at {within}") from exc
 
+    def _check_conventional(self, number: int) -> None:
+        condition = self._conditions.condition(number)
+        if condition is not ZoneCondition.NOT_WP:
+            raise DeviceError(f"zone {number}: write to a zone that is {CONDITION_NAMES[condition]}")
+
     def _write_sequential(self, number: int, within: int, piece: memoryview) -> None:
+        what = f"zone {number}: write of {len(piece)} bytes at {within}"
+        self._put_sequential(Place(number, within), len(piece), what, lambda: self._store.write(number, within, piece))
+
+    def _put_sequential(self, place: Place, length: int, what: str, put: Callable[[], None]) -> None:
+        """Have *put* store *length* bytes at *place*, with the zone's condition and write pointer kept right."""
+        number, within = place
         with self._lock:
             self._adopt_stored_size(number)
-            self._conditions.begin_write(number, within, len(piece))
+            self._conditions.begin_write(number, within, length)
             self._writing.add(number)
         try:
-            self._store.write(number, within, piece)
-        except OSError as exc:
+            put()
+        except BaseException as exc:
             with self._lock:
                 self._writing.discard(number)
-                self._abort_write(number, within)
-            raise from_os_error(exc, f"zone {number}: write of {len(piece)} bytes at {within}") from exc
+                whole = self._abort_write(number, within)
+            if not isinstance(exc, OSError):
+                raise
+            error = from_os_error(exc, what)
+            error.completed = max(0, min(self._known_copied(exc), whole - within))
+            raise error from exc
         with self._lock:
             self._writing.discard(number)
             self._conditions.complete_write(number)
@@ -186,8 +298,11 @@ class EmulatedDevice(ZonedDevice):
             whole = min(round_down(stored, self._geometry.block_size), self._geometry.capacity_of(number))
             self._conditions.resync(number, whole)
 
-    def _abort_write(self, number: int, within: int) -> None:
-        """After a failed write at *within*: take what is stored, in whole blocks, for written. Needs the lock."""
+    def _abort_write(self, number: int, within: int) -> int:
+        """After a failed write at *within*: take what is stored, in whole blocks, for written. Needs the lock.
+
+        Returns the write pointer.
+        """
         whole = within
         try:
             stored = self._store.size(number)
@@ -197,6 +312,7 @@ class EmulatedDevice(ZonedDevice):
         except OSError as exc:
             log.error("zone %d: what a failed write left cannot be determined: %s", number, exc)
         self._conditions.abort_write(number, whole)
+        return whole
 
     def zone_mgmt(self, op: ZoneOp, number: int) -> None:
         self._check_writable()
@@ -220,16 +336,7 @@ class EmulatedDevice(ZonedDevice):
         except OSError as exc:
             raise from_os_error(exc, "flush") from exc
 
-    def force_condition(self, number: int, condition: ZoneCondition | None) -> None:
-        """Make zone *number* READONLY or OFFLINE for good, as a failing drive does; None: back to normal.
-
-        Conventional zones can be forced too. Raises ValueError for any other condition or number, DeviceError when
-        the change cannot be stored.
-        """
-        self.force_conditions([number], condition)
-
     def force_conditions(self, numbers: Iterable[int], condition: ZoneCondition | None) -> None:
-        """Do `force_condition` to several zones at once: all, or on an error none."""
         self._check_writable()
         if condition not in (None, ZoneCondition.READONLY, ZoneCondition.OFFLINE):
             raise ValueError(f"a zone cannot be forced to be {condition!r}")
@@ -291,7 +398,14 @@ class EmulatedDevice(ZonedDevice):
             number, within, length = number + 1, 0, length - piece
 
 
-def make_info(description: DeviceDescription, kind: str, name: str, *, read_only: bool) -> DeviceInfo:
+def make_info(
+    description: DeviceDescription,
+    kind: str,
+    name: str,
+    *,
+    read_only: bool,
+    copy_methods: tuple[CopyMethod, ...] = (),
+) -> DeviceInfo:
     """Return what a device of *description* tells about itself."""
     geometry = description.geometry
     return DeviceInfo(
@@ -307,6 +421,10 @@ def make_info(description: DeviceDescription, kind: str, name: str, *, read_only
         waits=False,
         serial=description.serial,
         profile=description.profile,
+        copy_methods=copy_methods,
+        copy_max_hw_bytes=COPY_MAX_BYTES if copy_methods else 0,
+        copy_max_range_hw_bytes=COPY_MAX_BYTES if copy_methods else 0,
+        copy_max_nr_ranges_hw=COPY_MAX_NR_RANGES if copy_methods else 0,
     )
 
 
@@ -318,8 +436,12 @@ def zone_file_name(geometry: Geometry, number: int) -> str:
 class DirectoryStore:
     """Zones as files in a directory. Descriptors are opened when first needed, and a bounded number kept."""
 
-    def __init__(self, path: str, directory: int, geometry: Geometry, *, read_only: bool) -> None:
-        """*directory* is an open, locked descriptor of *path*; the store closes it."""
+    def __init__(self, path: str, directory: int, geometry: Geometry, *, read_only: bool, alignment: int = 0) -> None:
+        """*directory* is an open, locked descriptor of *path*; the store closes it.
+
+        *alignment* is what reflinks between zones must be aligned to, 0 where the host cannot make them.
+        """
+        self._alignment = alignment
         self._path = path
         self._directory = directory
         self._geometry = geometry
@@ -344,6 +466,30 @@ class DirectoryStore:
             return data
         finally:
             self._descriptors.release(number)
+
+    def read_into(self, number: int, offset: int, buffer: memoryview) -> int:
+        descriptor = self._descriptors.acquire(number)
+        try:
+            return os.preadv(descriptor, [buffer], offset)
+        finally:
+            self._descriptors.release(number)
+
+    def can_copy(self, source_offset: int, destination_offset: int, length: int, method: CopyMethod) -> bool:
+        if method is not CopyMethod.REFLINK:
+            return True
+        return bool(self._alignment) and not (source_offset | destination_offset | length) % self._alignment
+
+    def copy(self, source: Place, destination: Place, length: int, method: CopyMethod) -> None:
+        reader = self._descriptors.acquire(source.number)
+        try:
+            writer = self._descriptors.acquire(destination.number)
+            try:
+                self._dirty.add(destination.number)
+                host_copy.copy(reader, source.offset, writer, destination.offset, length, method)
+            finally:
+                self._descriptors.release(destination.number)
+        finally:
+            self._descriptors.release(source.number)
 
     def write(self, number: int, offset: int, data: memoryview) -> None:
         descriptor = self._descriptors.acquire(number)
@@ -550,8 +696,10 @@ def open_device(path: str | os.PathLike[str], read_only: bool = False) -> Emulat
         conditions = ZoneConditions(
             description.geometry, description.max_open_zones, description.max_active_zones, sizes
         )
-        store = DirectoryStore(str(path), directory, description.geometry, read_only=read_only)
-        info = make_info(description, "emulated", str(path), read_only=read_only)
+        alignment = 0 if read_only else host_copy.reflink_alignment(directory)
+        store = DirectoryStore(str(path), directory, description.geometry, read_only=read_only, alignment=alignment)
+        methods = () if read_only else host_copy.methods(alignment)
+        info = make_info(description, "emulated", str(path), read_only=read_only, copy_methods=methods)
         return EmulatedDevice(store, description, conditions, info)
     except BaseException:
         os.close(directory)

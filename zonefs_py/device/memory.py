@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from zonefs_py.device.conditions import ZoneConditions
 from zonefs_py.device.description import DeviceDescription, check_description
-from zonefs_py.device.emulated import EmulatedDevice, make_info
-from zonefs_py.zone import Geometry
+from zonefs_py.device.emulated import EmulatedDevice, Place, make_info
+from zonefs_py.zone import CopyMethod, Geometry
 
 
 class MemoryStore:
@@ -24,6 +24,18 @@ class MemoryStore:
         if len(zone) < offset:
             zone.extend(bytes(offset - len(zone)))
         zone[offset : offset + len(data)] = data
+
+    def read_into(self, number: int, offset: int, buffer: memoryview) -> int:
+        data = self.read(number, offset, len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def copy(self, source: Place, destination: Place, length: int, method: CopyMethod) -> None:
+        data = self.read(*source, length)
+        self.write(*destination, memoryview(data + bytes(length - len(data))))
+
+    def can_copy(self, source_offset: int, destination_offset: int, length: int, method: CopyMethod) -> bool:
+        return True
 
     def size(self, number: int) -> int:
         return len(self._zones.get(number, b""))
@@ -55,5 +67,5 @@ class MemoryDevice(EmulatedDevice):
         description = DeviceDescription(geometry, max_open_zones, max_active_zones, serial="memory")
         check_description(description)
         conditions = ZoneConditions(geometry, max_open_zones, max_active_zones, bytes(geometry.nr_zones))
-        info = make_info(description, "memory", "memory", read_only=False)
+        info = make_info(description, "memory", "memory", read_only=False, copy_methods=(CopyMethod.HOST,))
         super().__init__(MemoryStore(geometry), description, conditions, info)

@@ -14,6 +14,7 @@ from zonefs_py.zone import CONDITION_NAMES, TYPE_NAMES, DeviceInfo, Zone
 
 REPORT_SCHEMA = "zonefs-py/report"
 INFO_SCHEMA = "zonefs-py/info"
+LIMITS_SCHEMA = "zonefs-py/limits"
 SCHEMA_VERSION = 1
 
 
@@ -82,14 +83,20 @@ def report_document(device: str, zones: Iterable[dict[str, Any]]) -> dict[str, A
     return {"schema": REPORT_SCHEMA, "version": SCHEMA_VERSION, "device": device, "zones": list(zones)}
 
 
+def limits_document(device: str, limits: dict[str, int]) -> dict[str, Any]:
+    """Return the copy limits of *device* (its name), by name, as one document."""
+    return {"schema": LIMITS_SCHEMA, "version": SCHEMA_VERSION, "device": device, "limits": limits}
+
+
 def info_document(
     device: dict[str, Any],
     format: dict[str, Any] | None,
     mount: dict[str, Any] | None,
     versions: dict[str, str],
     capabilities: dict[str, Any],
+    copy: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Return the whole info: *format* is None on an unformatted device, *mount* on an unmounted one."""
+    """Return the whole info: *format* is None on an unformatted device, *mount* and *copy* on an unmounted one."""
     return {
         "schema": INFO_SCHEMA,
         "version": SCHEMA_VERSION,
@@ -98,4 +105,5 @@ def info_document(
         "mount": mount,
         "versions": versions,
         "capabilities": capabilities,
+        "copy": copy,
     }

@@ -172,6 +172,33 @@ class ZoneFile(Inode):
             raise NotAtWritePointer(f"{self.name}: write at {offset}, but the write pointer is at {self.size}")
         return offset, length
 
+    def check_copy_destination(self, offset: int, length: int, *, read_only: bool) -> int:
+        """Return how many of *length* bytes can be copied to *offset*: what the capacity allows, in whole blocks if
+        the file is sequential.
+
+        A copy is an operation of the device, not a buffered write: no O_DIRECT is needed. Raises NotPermitted,
+        ReadOnlyFilesystem, BeyondCapacity (also for a full zone, as a write does), NotAtWritePointer, NotAligned.
+        """
+        if self.immutable:
+            raise NotPermitted(f"{self.name}: the zone cannot be written")
+        if read_only:
+            raise ReadOnlyFilesystem(f"{self.name}: the file system is read-only")
+        if offset >= self.capacity or (self.sequential and self.size >= self.capacity):
+            raise BeyondCapacity(f"{self.name}: copy to {offset}, capacity {self.capacity}")
+        length = min(length, self.capacity - offset)
+        if not self.sequential:
+            return length
+        if offset != self.size:
+            raise NotAtWritePointer(f"{self.name}: copy to {offset}, but the write pointer is at {self.size}")
+        if length < self.block_size:
+            raise NotAligned(f"{self.name}: copy of {length} bytes: less than a block of {self.block_size}")
+        return length - length % self.block_size
+
+    def check_copy_source(self, offset: int, length: int) -> None:
+        """Check that *length* bytes at *offset* can be copied whole. Raises NotPermitted, InvalidRequest."""
+        if self.check_read(offset, length, direct=False) != length:
+            raise InvalidRequest(f"{self.name}: copy of {length} bytes at {offset}, but the file has {self.size}")
+
     def check_truncate(self, size: int, *, max_file_size: int) -> ZoneOp | None:
         """Return the zone operation that truncating to *size* is; None when there is nothing to do.
 

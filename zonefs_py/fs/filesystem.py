@@ -6,27 +6,37 @@ does that for a FUSE mount (default_permissions), by the modes and owners that `
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import NamedTuple, NoReturn, Self
 
 from zonefs_py.config import MountOptions
+from zonefs_py.copy.abi import share_out
+from zonefs_py.copy.blocks import MAX_COPY_NR_RANGES, check_pieces
+from zonefs_py.copy.engine import CopyEngine, CopyResult, Engine
+from zonefs_py.copy.plan import gather
 from zonefs_py.device.base import ZonedDevice
 from zonefs_py.errors import (
+    AccessDenied,
     AlreadyExists,
     BadHandle,
+    BeyondCapacity,
     DeviceError,
     DeviceReadOnly,
+    InvalidRequest,
     IsADirectory,
     NotADirectory,
     NotPermitted,
+    OutOfMemory,
     ReadOnlyFilesystem,
 )
 from zonefs_py.fs import recovery
+from zonefs_py.fs.access import READ, ROOT, SEARCH, Caller, permits
 from zonefs_py.fs.file import PERMISSION_BITS, WRITE_BITS, Inode, ZoneFile
 from zonefs_py.fs.mount import Mount, SequentialFileCounters
 from zonefs_py.fs.recovery import Verdict
@@ -88,6 +98,26 @@ class FilesystemStatistics(NamedTuple):
     name_max: int
 
 
+class RangesCopied(NamedTuple):
+    """What became of a copy of several ranges: it began at *offset*, and *completed* bytes of each are copied.
+
+    *error* is what stopped it, None if nothing did.
+    """
+
+    offset: int
+    completed: tuple[int, ...]
+    error: DeviceError | OutOfMemory | None
+
+
+class _Source(NamedTuple):
+    """A range to copy: *length* bytes at *offset* of *file*."""
+
+    file: ZoneFile
+    offset: int
+    length: int
+    keep_atime: bool = False
+
+
 class _Handle:
     """An open file."""
 
@@ -129,6 +159,8 @@ class Filesystem:
         self._tree = Tree(self._settled_zones(), self.superblock, device.info.block_size, clock())
         for file in self._tree.files():
             self._mount.add_file(file)
+        self.copy_engine = CopyEngine(device, None if options.copy == "auto" else Engine(options.copy))
+        """The copy path of the device: its limits and counters."""
         self._handles: dict[int, _Handle] = {}
         """Open files. Single operations on a dict are atomic, and a handle belongs to one caller."""
         self._next_handle = itertools.count(1)
@@ -526,6 +558,165 @@ class Filesystem:
             tail = self.device.read(file.start + end + after - block, block)[block - after :] if after else b""
             data = head + data + tail
         self.device.write(file.start + offset - before, data)
+
+    def copy_range(
+        self, source: int, source_offset: int, destination: int, destination_offset: int, length: int
+    ) -> int:
+        """Copy up to *length* bytes between two open files (or within one); return how many were copied.
+
+        0 only at or past the end of the source. Fewer than asked for: where the source ends, at the destination's
+        capacity, to whole blocks of a sequential destination, or before an error of the device; the next call then
+        meets the error. Raises BadHandle, InvalidRequest (negative, or overlapping in one file), what
+        `ZoneFile.check_copy_destination` raises, DeviceError: then the ``errors=`` action has been taken.
+        """
+        reader, writer = self._opened(source), self._opened(destination)
+        if not reader.readable or not writer.writable or writer.append:
+            raise BadHandle(f"handles {source} and {destination} are not open for a copy")
+        if source_offset < 0 or destination_offset < 0 or length < 0:
+            raise InvalidRequest(f"copy of {length} bytes from {source_offset} to {destination_offset}")
+        with self._locked((reader.file, writer.file)):
+            length = self._check_copy(reader.file, source_offset, writer.file, destination_offset, length)
+            if not length:
+                return 0
+            sources = [_Source(reader.file, source_offset, length, reader.keep_atime)]
+            result, verdicts = self._copy_locked(sources, writer.file, destination_offset)
+        for file, verdict in verdicts:
+            self._announce(file, verdict)
+        if result.error is not None and not result.completed:
+            raise result.error
+        return result.completed
+
+    def copy_ranges(
+        self,
+        destination: int,
+        destination_offset: int | None,
+        sources: Sequence[tuple[int, int, int]],
+        caller: Caller = ROOT,
+    ) -> RangesCopied:
+        """Copy *sources* (inode number, offset, length), one after the other, to an open file; all, or say how much.
+
+        *destination_offset* None is the write pointer of a sequential file. *caller* must be allowed to read the
+        sources. All is checked before the first byte is copied. Raises, with nothing changed: BadHandle;
+        InvalidRequest (number of ranges, a length of 0, what is no multiple of the block size, past the end of a
+        source, overlapping, not at the write pointer), NoSuchFile, IsADirectory, AccessDenied, NotPermitted,
+        ReadOnlyFilesystem, BeyondCapacity (too much for the destination). An error of the device is returned, the
+        ``errors=`` action taken.
+        """
+        writer = self._opened(destination)
+        if not writer.writable:
+            raise BadHandle(f"handle {destination} is not open for writing")
+        target = writer.file
+        if not 1 <= len(sources) <= MAX_COPY_NR_RANGES:
+            raise InvalidRequest(f"copy of {len(sources)} ranges: there can be 1 to {MAX_COPY_NR_RANGES}")
+        check_pieces([source[1:] for source in sources], destination_offset or 0, target.block_size)
+        pieces = [_Source(self._readable(inode, caller), offset, length) for inode, offset, length in sources]
+        with self._locked((target, *(piece.file for piece in pieces))):
+            offset = self._check_ranges(pieces, target, destination_offset)
+            result, verdicts = self._copy_locked(pieces, target, offset)
+        for file, verdict in verdicts:
+            self._announce(file, verdict)
+        return RangesCopied(offset, share_out(result.completed, [piece.length for piece in pieces]), result.error)
+
+    def _readable(self, inode: int, caller: Caller) -> ZoneFile:
+        """Return the file that *caller* may read, as if he opened it by its path below the mount point."""
+        file = self._as_file(self._tree.inode(inode))
+        if not permits(file, caller, READ) or not all(
+            permits(directory, caller, SEARCH) for directory in self._tree.way_to(file)
+        ):
+            raise AccessDenied(f"{file.name}: user {caller.uid} may not read it")
+        self._tree.instantiate(file)
+        return file
+
+    def _check_ranges(self, sources: Sequence[_Source], target: ZoneFile, offset: int | None) -> int:
+        """The checks of a copy of ranges, under the locks. Return where it begins."""
+        if offset is None:
+            if not target.sequential:
+                raise InvalidRequest(f"{target.name}: a conventional file has no write pointer to copy to")
+            offset = target.size
+        total = sum(source.length for source in sources)
+        if target.check_copy_destination(offset, total, read_only=self._mount.read_only) < total:
+            raise BeyondCapacity(f"{target.name}: copy of {total} bytes to {offset}, capacity {target.capacity}")
+        for source in sources:
+            source.file.check_copy_source(source.offset, source.length)
+            if source.file is target and source.offset < offset + total and offset < source.offset + source.length:
+                raise InvalidRequest(
+                    f"{target.name}: copy of {source.length} bytes from {source.offset} to within {offset} and"
+                    f" {offset + total} overlaps"
+                )
+        return offset
+
+    @staticmethod
+    @contextlib.contextmanager
+    def _locked(files: Iterable[ZoneFile]) -> Iterator[None]:
+        """Hold the locks of all *files*, taken in the order of their zones."""
+        with contextlib.ExitStack() as locks:
+            for file in sorted(set(files), key=lambda file: file.number):
+                locks.enter_context(file.lock)
+            yield
+
+    def _check_copy(self, source: ZoneFile, source_offset: int, target: ZoneFile, offset: int, length: int) -> int:
+        """The checks of a copy, under the locks. Return the length it will have."""
+        length = source.check_read(source_offset, length, direct=False)
+        if not length:
+            return 0
+        if source is target and source_offset < offset + length and offset < source_offset + length:
+            raise InvalidRequest(f"{source.name}: copy of {length} bytes from {source_offset} to {offset} overlaps")
+        return target.check_copy_destination(offset, length, read_only=self._mount.read_only)
+
+    def _copy_locked(
+        self, sources: Sequence[_Source], target: ZoneFile, offset: int
+    ) -> tuple[CopyResult, list[tuple[ZoneFile, Verdict | None]]]:
+        """Copy what has been checked, and account for it; the locks are held. Return also what an error changed."""
+        block = target.block_size
+        if offset % block or any((source.offset | source.length) % block for source in sources):
+            (source,) = sources  # several are whole blocks
+            result = self._copy_unaligned(source.file, source.offset, target, offset, source.length)
+        else:
+            places = [(source.file.start + source.offset, source.length) for source in sources]
+            result = self.copy_engine.copy(gather(places, target.start + offset))
+        return result, self._after_copy(sources, target, result)
+
+    def _copy_unaligned(
+        self, source: ZoneFile, source_offset: int, target: ZoneFile, offset: int, length: int
+    ) -> CopyResult:
+        """Bytes that are not whole blocks at both ends go through the read and write paths, piece by piece."""
+
+        def read(done: int, size: int) -> bytes:
+            return self._read_device(source, source_offset + done, size)
+
+        def write(done: int, data: bytes) -> None:
+            if target.sequential:
+                self.device.write(target.start + offset + done, data)
+            else:
+                self._write_conventional(target, offset + done, data)
+
+        return self.copy_engine.copy_pieces(length, read, write)
+
+    def _after_copy(
+        self, sources: Sequence[_Source], target: ZoneFile, result: CopyResult
+    ) -> list[tuple[ZoneFile, Verdict | None]]:
+        """Account for what was copied, and recover from an error; the locks are held."""
+        if target.sequential and result.completed:
+            self._mount.set_size(target, target.size + result.completed)
+        shares = share_out(result.completed, [source.length for source in sources])
+        for source, completed in zip(sources, shares, strict=True):
+            if completed and not source.keep_atime and not self._mount.read_only:
+                source.file.touch_atime(self._clock())
+        if not isinstance(result.error, DeviceError) or not result.issued:
+            return []
+        stopped = next(
+            (source for source, completed in zip(sources, shares, strict=True) if completed < source.length),
+            sources[-1],
+        )
+        # Which of the two it was that failed is known only if the source was read by itself.
+        was_write = {stopped.file: False}
+        if not result.source_failed:
+            was_write[target] = True
+        return [
+            (file, self._recover(file, result.error, was_write=written))
+            for file, written in was_write.items()
+            if file.sequential or not written
+        ]
 
     def fsync(self, handle: int) -> None:
         """Make durable what was written to the file. Raises BadHandle; DeviceError, the ``errors=`` action taken."""

@@ -110,6 +110,12 @@ class Tree:
         except KeyError:
             raise NoSuchFile(f"no inode {number}") from None
 
+    def way_to(self, file: ZoneFile) -> tuple[Directory, Directory]:
+        """Return the directories on the way to *file*: the root and its group."""
+        group = self._group(SEQUENTIAL_GROUP if file.sequential else CONVENTIONAL_GROUP)
+        assert group is not None
+        return self.root, group
+
     def files(self) -> Iterator[ZoneFile]:
         """All files, in the order of their zones."""
         groups = (self._group(name) for name in GROUPS)
@@ -140,9 +146,7 @@ class Tree:
     def instantiate(self, inode: Inode) -> None:
         """Give a file that nobody has looked at yet its times: those of its directory's last change."""
         if inode.ctime_ns == NOT_SEEN and isinstance(inode, ZoneFile):
-            group = self._group(SEQUENTIAL_GROUP if inode.sequential else CONVENTIONAL_GROUP)
-            assert group is not None
-            inode.atime_ns = inode.mtime_ns = inode.ctime_ns = group.ctime_ns
+            inode.atime_ns = inode.mtime_ns = inode.ctime_ns = self.way_to(inode)[1].ctime_ns
 
     def entries(self, directory: Directory, offset: int, limit: int | None = None) -> list[tuple[bytes, Inode]]:
         """Return entries of *directory* from index *offset* on (0 is ``.``, 1 is ``..``), at most *limit*."""

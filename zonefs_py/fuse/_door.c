@@ -10,6 +10,9 @@
  *    - read, write: the open file's *current* flags (O_DIRECT, O_APPEND; fcntl
  *      can change them after open) are put into the upper bits of the handle,
  *      because pyfuse3 passes no flags on;
+ *    - copy_file_range, which pyfuse3 does not know, is handed to Python, which
+ *      answers later by reply_written or reply_error;
+ *    - ioctl likewise, answered by reply_ioctl or reply_error;
  *    - getxattr and its kin, access, flush, poll are taken out: libfuse then
  *      answers ENOSYS, and the kernel never asks again;
  *    - init: data comes by read() rather than by a pipe (splice costs more
@@ -23,6 +26,7 @@
 
 #define FUSE_USE_VERSION 312
 #include <dlfcn.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <stdint.h>
 #include <string.h>
@@ -90,6 +94,64 @@ static void door_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *b
 	original.write_buf(req, ino, bufv, off, &copy);
 }
 
+static PyObject *copy_handler;              /* what Python registered for copy_file_range */
+
+/*
+ * Called by libfuse within fuse_session_process_buf, that is on trio's thread
+ * with the GIL held. The handler only starts a task; that answers.
+ */
+static void door_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t off_in, struct fuse_file_info *fi_in,
+				 fuse_ino_t ino_out, off_t off_out, struct fuse_file_info *fi_out, size_t len,
+				 int flags)
+{
+	PyObject *done;
+
+	(void)ino_in;
+	(void)ino_out;
+	if (!copy_handler) {
+		fuse_reply_err(req, EIO);
+		return;
+	}
+	done = PyObject_CallFunction(copy_handler, "KKLKLKi", (unsigned long long)(uintptr_t)req,
+				     (unsigned long long)fi_in->fh, (long long)off_in,
+				     (unsigned long long)fi_out->fh, (long long)off_out,
+				     (unsigned long long)len, flags);
+	if (!done) {
+		PyErr_WriteUnraisable(copy_handler);
+		fuse_reply_err(req, EIO);
+		return;
+	}
+	Py_DECREF(done);
+}
+
+static PyObject *ioctl_handler;             /* what Python registered for ioctl */
+
+/* As door_copy_file_range. The data is copied into a bytes object: the request's buffer is gone when we return. */
+static void door_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned int cmd, void *arg, struct fuse_file_info *fi,
+		       unsigned int flags, const void *in_buf, size_t in_bufsz, size_t out_bufsz)
+{
+	const struct fuse_ctx *ctx = fuse_req_ctx(req);
+	PyObject *done;
+
+	(void)ino;
+	(void)arg;
+	if (!ioctl_handler) {
+		fuse_reply_err(req, ENOTTY);
+		return;
+	}
+	done = PyObject_CallFunction(ioctl_handler, "KKIIy#KIII", (unsigned long long)(uintptr_t)req,
+				     (unsigned long long)fi->fh, cmd, flags,
+				     in_buf ? (const char *)in_buf : "", (Py_ssize_t)(in_buf ? in_bufsz : 0),
+				     (unsigned long long)out_bufsz, (unsigned int)ctx->uid, (unsigned int)ctx->gid,
+				     (unsigned int)ctx->pid);
+	if (!done) {
+		PyErr_WriteUnraisable(ioctl_handler);
+		fuse_reply_err(req, EIO);
+		return;
+	}
+	Py_DECREF(done);
+}
+
 static void door_init(void *userdata, struct fuse_conn_info *conn)
 {
 	original.init(userdata, conn);
@@ -107,6 +169,8 @@ static const struct fuse_lowlevel_ops *change(const struct fuse_lowlevel_ops *op
 	changed.read = door_read;
 	changed.write = NULL;
 	changed.write_buf = door_write_buf;
+	changed.copy_file_range = door_copy_file_range;
+	changed.ioctl = door_ioctl;
 	changed.getxattr = NULL;
 	changed.setxattr = NULL;
 	changed.removexattr = NULL;
@@ -181,7 +245,63 @@ static PyObject *door_libfuse_version(PyObject *self, PyObject *args)
 	return PyUnicode_FromString(fuse_pkgversion());
 }
 
+static PyObject *door_set_copy_handler(PyObject *self, PyObject *handler)
+{
+	(void)self;
+	Py_INCREF(handler);
+	Py_XSETREF(copy_handler, handler);
+	Py_RETURN_NONE;
+}
+
+static PyObject *door_set_ioctl_handler(PyObject *self, PyObject *handler)
+{
+	(void)self;
+	Py_INCREF(handler);
+	Py_XSETREF(ioctl_handler, handler);
+	Py_RETURN_NONE;
+}
+
+static PyObject *door_reply_ioctl(PyObject *self, PyObject *args)
+{
+	unsigned long long req;
+	const char *data;
+	Py_ssize_t size;
+
+	(void)self;
+	if (!PyArg_ParseTuple(args, "Ky#", &req, &data, &size))
+		return NULL;
+	return PyLong_FromLong(fuse_reply_ioctl((fuse_req_t)(uintptr_t)req, 0, data, (size_t)size));
+}
+
+static PyObject *door_reply_written(PyObject *self, PyObject *args)
+{
+	unsigned long long req, count;
+
+	(void)self;
+	if (!PyArg_ParseTuple(args, "KK", &req, &count))
+		return NULL;
+	return PyLong_FromLong(fuse_reply_write((fuse_req_t)(uintptr_t)req, (size_t)count));
+}
+
+static PyObject *door_reply_error(PyObject *self, PyObject *args)
+{
+	unsigned long long req;
+	int number;
+
+	(void)self;
+	if (!PyArg_ParseTuple(args, "Ki", &req, &number))
+		return NULL;
+	return PyLong_FromLong(fuse_reply_err((fuse_req_t)(uintptr_t)req, number));
+}
+
 static PyMethodDef methods[] = {
+	{"set_copy_handler", door_set_copy_handler, METH_O,
+	 "Register who gets copy_file_range: (request, handle_in, offset_in, handle_out, offset_out, length, flags)."},
+	{"set_ioctl_handler", door_set_ioctl_handler, METH_O,
+	 "Register who gets ioctls: (request, handle, command, flags, data, output size, uid, gid, pid)."},
+	{"reply_ioctl", door_reply_ioctl, METH_VARARGS, "Answer an ioctl with 0 and the data to give back."},
+	{"reply_written", door_reply_written, METH_VARARGS, "Answer a request with a number of bytes."},
+	{"reply_error", door_reply_error, METH_VARARGS, "Answer a request with an errno."},
 	{"sessions", door_sessions, METH_NOARGS, "Number of FUSE sessions that were made through this door."},
 	{"libfuse_version", door_libfuse_version, METH_NOARGS, "Version of the libfuse in use."},
 	{NULL, NULL, 0, NULL},
@@ -196,6 +316,7 @@ PyMODINIT_FUNC PyInit__door(void)
 	PyObject *made = PyModule_Create(&module);
 
 	if (!made || PyModule_AddIntMacro(made, NODE_OFFSET) < 0 ||
+	    PyModule_AddIntConstant(made, "IOCTL_DIR", FUSE_IOCTL_DIR) < 0 ||
 	    PyModule_AddObject(made, "HANDLE_DIRECT", PyLong_FromUnsignedLongLong(HANDLE_DIRECT)) < 0 ||
 	    PyModule_AddObject(made, "HANDLE_APPEND", PyLong_FromUnsignedLongLong(HANDLE_APPEND)) < 0)
 		return NULL;

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from collections.abc import Callable
 from types import ModuleType
 
 from zonefs_py.errors import MountError
@@ -42,6 +43,47 @@ _FLAGS = _DIRECT | _APPEND
 def split_handle(value: int) -> tuple[int, bool, bool]:
     """Return the handle, and whether the open file has O_DIRECT and O_APPEND now, from a read's or write's handle."""
     return value & ~_FLAGS, bool(value & _DIRECT), bool(value & _APPEND)
+
+
+CopyHandler = Callable[[int, int, int, int, int, int, int], None]
+
+
+def set_copy_handler(handler: CopyHandler) -> None:
+    """Register who gets copy_file_range requests: request, source handle and offset, destination's, length, flags.
+
+    It is called on trio's thread and must only start what answers, by `reply_written` or `reply_error`, exactly once.
+    """
+    _door.set_copy_handler(handler)
+
+
+IoctlHandler = Callable[[int, int, int, int, bytes, int, int, int, int], None]
+
+IOCTL_DIR: int = _door.IOCTL_DIR
+"""In an ioctl's flags: it is on a directory."""
+
+
+def set_ioctl_handler(handler: IoctlHandler) -> None:
+    """Register who gets ioctls: request, handle, command, flags, data, size of the output, caller's uid, gid and pid.
+
+    It is called on trio's thread and must answer, or start what answers, by `reply_ioctl` or `reply_error`, exactly
+    once.
+    """
+    _door.set_ioctl_handler(handler)
+
+
+def reply_ioctl(request: int, data: bytes) -> None:
+    """Answer *request*, an ioctl, with 0 and *data*, which the caller finds where his own was."""
+    _door.reply_ioctl(request, data)
+
+
+def reply_written(request: int, count: int) -> None:
+    """Answer *request*: *count* bytes were copied."""
+    _door.reply_written(request, count)
+
+
+def reply_error(request: int, number: int) -> None:
+    """Answer *request* with the errno *number*."""
+    _door.reply_error(request, number)
 
 
 def libfuse_version() -> str:

@@ -8,16 +8,21 @@ behind it at the file's gate, in the order of their arrival: writes never overta
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import os
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from typing import Any, TypeVar, cast
 
 import trio
 
-from zonefs_py.errors import InvalidRequest, ZonefsError
+from zonefs_py.copy import abi
+from zonefs_py.errors import InvalidRequest, UnknownIoctl, ZonefsError
+from zonefs_py.fs import ioctl
+from zonefs_py.fs.access import Caller
 from zonefs_py.fs.filesystem import AttributeChanges, Attributes, Filesystem
+from zonefs_py.fuse import door
 from zonefs_py.fuse.door import NODE_OFFSET, ROOT_NODE, pyfuse3, split_handle
 
 log = logging.getLogger(__name__)
@@ -27,6 +32,8 @@ CACHE_SECONDS = 86_400.0
 of the kernel's own (an error) is announced, see `Operations.attributes_changed`."""
 
 WORKER_THREADS = 32
+MOST_PER_REPLY = 1 << 30
+"""Bytes of one copy_file_range: the reply has 32 bits, and a signal waits for the end of it."""
 ENTRIES_AT_A_TIME = 128
 
 R = TypeVar("R")
@@ -67,7 +74,11 @@ class Operations(pyfuse3.Operations):
         """Gates of the files that a worker thread is busy with, by inode number."""
         self._files: dict[int, int] = {}
         """Inode numbers by handle."""
+        self.nursery: trio.Nursery | None = None
+        """Where answers to requests that pyfuse3 does not know are worked out; None while nothing is served."""
         self._limiter = trio.CapacityLimiter(WORKER_THREADS)
+        self._cache_limiter = trio.CapacityLimiter(WORKER_THREADS)
+        """For threads that may wait for the kernel to read and write pages: that needs the workers above."""
         filesystem.on_change = self.attributes_changed
 
     # Threads
@@ -79,20 +90,29 @@ class Operations(pyfuse3.Operations):
         return await self._call_on_worker(ino, function, *args)
 
     async def _call_on_worker(self, ino: int, function: Callable[..., R], *args: Any) -> R:
+        async with self._gate(ino):
+            return await trio.to_thread.run_sync(function, *args, limiter=self._limiter)
+
+    @contextlib.asynccontextmanager
+    async def _gate(self, ino: int) -> AsyncIterator[None]:
+        """Hold the gate of the file *ino*; who comes later waits."""
         gate = self._gates.get(ino)
         if gate is None:
             gate = self._gates[ino] = trio.Lock()
         async with gate:
             try:
-                return await trio.to_thread.run_sync(function, *args, limiter=self._limiter)
+                yield
             finally:
                 if not gate.statistics().tasks_waiting:
                     del self._gates[ino]
 
     def attributes_changed(self, ino: int) -> None:
         """Tell the kernel to ask again for the attributes of *ino*. Called in any thread."""
+        self._invalidate(ino, attr_only=True)
+
+    def _invalidate(self, ino: int, *, attr_only: bool) -> None:
         try:
-            pyfuse3.invalidate_inode(pyfuse3.InodeT(self._node(ino)), attr_only=True)
+            pyfuse3.invalidate_inode(pyfuse3.InodeT(self._node(ino)), attr_only=attr_only)
         except OSError as exc:
             # ENOENT: the kernel has forgotten the inode, which is as good.
             log.debug("inode %d: %s", ino, exc)
@@ -226,6 +246,108 @@ class Operations(pyfuse3.Operations):
     @_answering
     async def release(self, fh: pyfuse3.FileHandleT) -> None:
         await self._call(self._files.pop(fh), self._fs.release, fh)
+
+    # Copies
+
+    def start_copy(
+        self, request: int, source: int, source_offset: int, target: int, offset: int, length: int, flags: int
+    ) -> None:
+        """Start the answer to a copy_file_range request; the handler that the door calls."""
+        if self.nursery is None:
+            door.reply_error(request, ZonefsError.errno)
+            return
+        self.nursery.start_soon(self._copy, request, source, source_offset, target, offset, length, flags)
+
+    async def _copy(
+        self, request: int, source: int, source_offset: int, target: int, offset: int, length: int, flags: int
+    ) -> None:
+        # The kernel takes ENOSYS, EOPNOTSUPP and EXDEV for "do it by read and write yourself, and report success": none
+        # of the core's errors has these numbers, and a bug is EIO.
+        copy = self._copy_on_worker(source, source_offset, target, offset, length, flags)
+        await self._answer("copy_file_range", request, copy, door.reply_written)
+
+    async def _answer(
+        self, name: str, request: int, answer: Coroutine[Any, Any, R], reply: Callable[[int, R], None]
+    ) -> None:
+        """Answer a request that came through the door by *reply* with what *answer* gives, or with its error."""
+        try:
+            result = await answer
+        except ZonefsError as exc:
+            log.debug("%s: %s: %s", name, exc.errno_name, exc)
+            door.reply_error(request, exc.errno)
+        except Exception:
+            self.failed = True
+            log.exception("bug: %s failed", name)
+            door.reply_error(request, ZonefsError.errno)
+        else:
+            reply(request, result)
+
+    async def _copy_on_worker(
+        self, source: int, source_offset: int, target: int, offset: int, length: int, flags: int
+    ) -> int:
+        if flags:
+            raise InvalidRequest(f"copy_file_range with flags {flags}")
+        files = sorted({self._files[source], self._files[target]})
+        arguments = (source, source_offset, target, offset, min(length, MOST_PER_REPLY))
+        if len(files) == 1:
+            return await self._call_on_worker(files[0], self._fs.copy_range, *arguments)
+        # Both gates, in the order of the zones, as the core takes its locks.
+        async with self._gate(files[0]):
+            return await self._call_on_worker(files[1], self._fs.copy_range, *arguments)
+
+    def start_ioctl(
+        self, request: int, handle: int, command: int, flags: int, data: bytes, size: int, uid: int, gid: int, pid: int
+    ) -> None:
+        """Start the answer to an ioctl; the handler that the door calls. Of ours there is one: the copy of ranges."""
+        if flags & door.IOCTL_DIR or not abi.is_copy(command):
+            door.reply_error(request, UnknownIoctl.errno)
+        elif self.nursery is None:
+            door.reply_error(request, ZonefsError.errno)
+        else:
+            copy = self._copy_ranges(handle, data, uid, gid, pid)
+            self.nursery.start_soon(self._answer, "copy ioctl", request, copy, door.reply_ioctl)
+
+    async def _copy_ranges(self, handle: int, data: bytes, uid: int, gid: int, pid: int) -> bytes:
+        copy = abi.parse_request(data)
+        target = self._files[handle]
+        files = {target: self._fs.is_sequential(target)}
+        for source in copy.sources:
+            # What is no file of ours, the core will refuse.
+            with contextlib.suppress(ZonefsError):
+                files[source.inode] = self._fs.is_sequential(source.inode)
+        # The kernel does nothing for an ioctl of what it does for copy_file_range. Before: what a mapping has changed
+        # must be on the device. After: the destination's pages are stale, and its size and the times are new. Dropping
+        # pages waits for requests that are under way for them, which wait for the gates: so never hold one meanwhile.
+        cached = [ino for ino, sequential in files.items() if not sequential]
+        if cached:
+            await self._forget(cached)
+        async with contextlib.AsyncExitStack() as gates:
+            for ino in sorted(files):
+                await gates.enter_async_context(self._gate(ino))
+            answer = await trio.to_thread.run_sync(
+                self._copy_ranges_for, handle, data, copy, uid, gid, pid, limiter=self._limiter
+            )
+        await self._forget([target], attributes_of=files)
+        return answer
+
+    def _copy_ranges_for(self, handle: int, data: bytes, copy: abi.CopyRequest, uid: int, gid: int, pid: int) -> bytes:
+        groups: frozenset[int] = frozenset()
+        if uid:
+            # Without a /proc entry (another PID namespace) the caller has no groups that we could know of.
+            with contextlib.suppress(OSError):
+                groups = frozenset(pyfuse3.get_sup_groups(pid))
+        return ioctl.answer_copy(self._fs, handle, data, copy, Caller(uid, gid, groups))
+
+    async def _forget(self, inos: Iterable[int], attributes_of: Iterable[int] = ()) -> None:
+        """Have the kernel write back and forget all pages of *inos*, and the attributes of *attributes_of* too."""
+
+        def forget() -> None:
+            for ino in inos:
+                self._invalidate(ino, attr_only=False)
+            for ino in attributes_of:
+                self._invalidate(ino, attr_only=True)
+
+        await trio.to_thread.run_sync(forget, limiter=self._cache_limiter)
 
     # Names are as they are
 

@@ -40,7 +40,7 @@ def serve(filesystem: Filesystem, mountpoint: str, options: FuseOptions, *, on_r
             raise MountError(f"{mountpoint}: {complaints() or exc}") from exc
     try:
         door.check_in_use()
-        trio.run(_serve, mountpoint, on_ready)
+        trio.run(_serve, operations, mountpoint, on_ready)
     except BaseExceptionGroup as group:
         raise _only(group) from group
     finally:
@@ -90,8 +90,11 @@ def _libfuse_complaints() -> Iterator[Callable[[], str]]:
             os.close(kept)
 
 
-async def _serve(mountpoint: str, on_ready: Callable[[], None]) -> None:
-    async with trio.open_nursery() as nursery:
+async def _serve(operations: Operations, mountpoint: str, on_ready: Callable[[], None]) -> None:
+    async with trio.open_nursery() as nursery, trio.open_nursery() as copies:
+        operations.nursery = copies
+        door.set_copy_handler(operations.start_copy)
+        door.set_ioctl_handler(operations.start_ioctl)
         await nursery.start(_watch_signals)
         nursery.start_soon(_announce, mountpoint, on_ready)
         await pyfuse3.main(min_tasks=1, max_tasks=MAX_TASKS)

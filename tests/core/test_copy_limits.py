@@ -1,0 +1,120 @@
+"""Limits of a mounted file system's copy path, set while it runs: what the counters then show."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import asdict
+
+import pytest
+
+from zonefs_py import FormatOptions, Geometry, MemoryDevice, format_device
+from zonefs_py.copy.engine import CopyEngine, Engine
+from zonefs_py.copy.limits import SETTABLE
+from zonefs_py.copy.plan import CopyRange, gather
+from zonefs_py.errors import InvalidRequest
+from zonefs_py.fs.filesystem import Filesystem
+from zonefs_py.units import KIB
+from zonefs_py.zone import CopyMethod
+
+BLOCK = 4096
+ZONE = 256 * KIB
+BLOCKS = ZONE // BLOCK
+DATA = b"".join(number.to_bytes(8, "little") for number in range(ZONE // 8))
+
+
+class Mounted:
+    """A mounted file system whose seq/0 is full of data."""
+
+    def __init__(self) -> None:
+        device = MemoryDevice(Geometry(ZONE, ZONE, 6, 2, BLOCK, ZONE))
+        format_device(device, FormatOptions())
+        self.fs = Filesystem(device)
+        writer = self.fs.open("seq/0", os.O_WRONLY | os.O_DIRECT)
+        self.fs.write(writer, 0, DATA)
+        self.source = self.fs.open("seq/0", os.O_RDONLY)
+        self.target = self.fs.open("seq/1", os.O_RDWR | os.O_DIRECT)
+
+    def commands(self, engine: Engine) -> int:
+        """How many commands it takes to copy seq/0 to seq/1 whole."""
+        before = self.fs.copy_engine.counters[engine]
+        self.fs.truncate("seq/1", 0)
+        assert self.fs.copy_range(self.source, 0, self.target, 0, ZONE) == ZONE
+        assert self.fs.read(self.target, 0, ZONE) == DATA
+        after = self.fs.copy_engine.counters[engine]
+        assert after.copies == before.copies + 1
+        assert after.bytes == before.bytes + ZONE
+        return after.commands - before.commands
+
+
+@pytest.fixture
+def mounted() -> Iterator[Mounted]:
+    mounted = Mounted()
+    with mounted.fs:
+        yield mounted
+
+
+def test_a_lower_limit_makes_more_commands(mounted: Mounted) -> None:
+    engine = mounted.fs.copy_engine
+    assert mounted.commands(Engine.HOST) == 1
+    for most in (ZONE, ZONE - BLOCK, ZONE // 2, ZONE // 2 - BLOCK, 3 * BLOCK, BLOCK):
+        engine.set_limit("copy_max_bytes", most)
+        assert mounted.commands(Engine.HOST) == -(-ZONE // most)
+    engine.set_limit("copy_max_bytes", 1 << 60)
+    assert engine.limits.copy_max_bytes == engine.limits.copy_max_hw_bytes
+    # Shorter ranges: still one command, until it may have fewer of them.
+    engine.set_limit("copy_max_range_bytes", BLOCK)
+    assert mounted.commands(Engine.HOST) == 1
+    for most in (BLOCKS, BLOCKS - 1, 7, 1):
+        engine.set_limit("copy_max_nr_ranges", most)
+        assert mounted.commands(Engine.HOST) == -(-BLOCKS // most)
+
+
+@pytest.mark.parametrize("name", SETTABLE)
+def test_a_limit_of_zero_emulates_from_the_next_copy_on(mounted: Mounted, name: str) -> None:
+    engine = mounted.fs.copy_engine
+    before = getattr(engine.limits, name)
+    engine.set_limit(name, 0)
+    assert mounted.commands(Engine.EMULATE) == 1
+    engine.set_limit(name, before)
+    assert mounted.commands(Engine.HOST) == 1
+
+
+def test_limits_set_together_or_not_at_all(mounted: Mounted) -> None:
+    engine = mounted.fs.copy_engine
+    before = asdict(engine.limits)
+    with pytest.raises(InvalidRequest):
+        engine.set_limits({"copy_max_bytes": BLOCK, "copy_max_range_bytes": BLOCK + 1})
+    assert asdict(engine.limits) == before
+    engine.set_limits({"copy_max_bytes": BLOCK, "copy_offload": 0})
+    assert asdict(engine.limits) == before | {"copy_max_bytes": BLOCK, "copy_offload": 0}
+
+
+def test_ranges_share_a_command_as_far_as_the_limits_allow() -> None:
+    device = MemoryDevice(Geometry(ZONE, ZONE, 6, 4, BLOCK, ZONE))
+    engine = CopyEngine(device)
+    ranges = gather([(number * 2 * BLOCK, BLOCK) for number in range(20)], 2 * ZONE)
+    for most, commands in ((256, 1), (20, 1), (19, 2), (3, 7), (1, 20)):
+        engine.set_limit("copy_max_nr_ranges", most)
+        before = engine.counters[Engine.HOST].commands
+        assert engine.copy(ranges).completed == 20 * BLOCK
+        assert engine.counters[Engine.HOST].commands - before == commands
+
+
+class Choosy(MemoryDevice):
+    """A device whose reflinks need two blocks, as those of a host with larger blocks do."""
+
+    def can_copy(self, source: int, destination: int, length: int, method: CopyMethod) -> bool:
+        return method is CopyMethod.HOST and not (source | destination | length) % (2 * BLOCK)
+
+
+def test_the_way_is_chosen_for_the_pieces_that_the_device_will_get() -> None:
+    # A limit can cut an aligned range into pieces that are not.
+    engine = CopyEngine(Choosy(Geometry(ZONE, ZONE, 6, 4, BLOCK, ZONE)))
+    ranges = [CopyRange(0, ZONE, 16 * BLOCK)]
+    assert engine.choose(ranges) is Engine.HOST
+    engine.set_limit("copy_max_range_bytes", 3 * BLOCK)
+    assert engine.choose(ranges) is Engine.EMULATE
+    assert engine.copy(ranges).completed == 16 * BLOCK
+    engine.set_limit("copy_max_range_bytes", 4 * BLOCK)
+    assert engine.choose(ranges) is Engine.HOST

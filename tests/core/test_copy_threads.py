@@ -1,0 +1,359 @@
+"""Copies, writes and truncations of the same files at the same time; and what a long copy keeps waiting."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import sys
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.core.copying import Call, CopyDevice, copy_with_small_buffer, random_bytes
+from zonefs_py.config import ErrorsPolicy, FormatOptions, MountOptions
+from zonefs_py.device.memory import MemoryDevice
+from zonefs_py.errors import BeyondCapacity, ZonefsError
+from zonefs_py.fs.filesystem import Filesystem
+from zonefs_py.fs.format import format_device
+from zonefs_py.zone import Geometry, ZoneCondition
+
+BLOCK = 512
+ZONE_SIZE = 64 * BLOCK
+CAPACITY = 48 * BLOCK
+GEOMETRY = Geometry(ZONE_SIZE, CAPACITY, 9, 3, BLOCK, ZONE_SIZE)
+"""cnv/0 and cnv/1, seq/0 to seq/5."""
+
+CONVENTIONAL = ("cnv/0", "cnv/1")
+SEQUENTIAL = tuple(f"seq/{index}" for index in range(6))
+FILES = CONVENTIONAL + SEQUENTIAL
+DIRECT = os.O_RDWR | os.O_DIRECT
+JOIN_SECONDS = 60.0
+
+ENGINES = ["device", "host", "emulate"]
+
+
+@pytest.fixture(autouse=True)
+def switch_often() -> Iterator[None]:
+    """Let threads take turns every few instructions."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(before)
+
+
+def new_filesystem(engine: str, policy: ErrorsPolicy = ErrorsPolicy.REMOUNT_RO) -> tuple[CopyDevice, Filesystem]:
+    """A file system in which every copy takes several calls of the device. An error makes it read-only."""
+    inner = MemoryDevice(GEOMETRY)
+    format_device(inner, FormatOptions())
+    device = CopyDevice(inner)
+    fs = Filesystem(device, MountOptions(policy, copy=engine))
+    copy_with_small_buffer(fs, 4 * BLOCK)
+    if engine != "emulate":
+        fs.copy_engine.set_limit("copy_max_bytes", 4 * BLOCK)
+    return device, fs
+
+
+def run_threads(*work: Callable[[], object]) -> None:
+    """Run all of *work* at the same time. What one raises is raised here; all must end in time."""
+    failures: list[BaseException] = []
+    together = threading.Barrier(len(work))
+
+    def run(one: Callable[[], object]) -> None:
+        try:
+            together.wait(JOIN_SECONDS)
+            one()
+        except BaseException as exc:
+            failures.append(exc)
+
+    threads = [threading.Thread(target=run, args=(one,), daemon=True) for one in work]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(JOIN_SECONDS)
+    assert not any(thread.is_alive() for thread in threads), "threads wait for each other"
+    if failures:
+        raise failures[0]
+
+
+@contextlib.contextmanager
+def may_be_refused(*errnos: str) -> Iterator[None]:
+    """Let an error of ours with one of *errnos* pass."""
+    try:
+        yield
+    except ZonefsError as exc:
+        if exc.errno_name not in errnos:
+            raise
+
+
+def size_of(fs: Filesystem, name: str) -> int:
+    """The size of a file."""
+    return fs.getattr(fs.resolve(name)).size
+
+
+def content(fs: Filesystem, name: str) -> bytes:
+    """The whole of a file."""
+    handle = fs.open(name, os.O_RDONLY)
+    data = fs.read(handle, 0, size_of(fs, name))
+    fs.release(handle)
+    return data
+
+
+def check_books(fs: Filesystem, device: CopyDevice) -> None:
+    """Compare sizes, counters and space with a recount from the device. No file is open, no zone broken."""
+    assert not fs.read_only
+    active = written = 0
+    for zone, name in fs.report():
+        if name in SEQUENTIAL:
+            assert zone.data_size == size_of(fs, name), name
+            assert zone.condition is not ZoneCondition.EXP_OPEN
+            written += zone.data_size
+            active += 0 < zone.data_size < CAPACITY
+    assert (fs.counters.nr_wro_seq_files, fs.counters.nr_active_seq_files) == (0, active)
+    assert device.inner.nr_active_zones == active
+    assert fs.statfs().blocks_free == (len(SEQUENTIAL) * CAPACITY - written) // BLOCK
+
+
+def check_whole_blocks(data: bytes) -> None:
+    """Every block was written by one call: all of its bytes are alike."""
+    for offset in range(0, len(data), BLOCK):
+        assert len(set(data[offset : offset + BLOCK])) == 1, offset
+
+
+class Worker:
+    """Random operations on all files; counts what its copies returned.
+
+    Somebody else may have been faster: then the offset is not at the write pointer any more, or the file is full.
+    """
+
+    def __init__(self, fs: Filesystem, seed: int, turns: int) -> None:
+        self.fs = fs
+        self.copied = 0
+        self._random = random.Random(seed)
+        self._turns = turns
+        self._fill = seed + 1
+
+    def copy(self) -> None:
+        """Copy between any two files, also within one."""
+        for _ in range(self._turns):
+            source, target = self._random.choice(FILES), self._random.choice(FILES)
+            reader, writer = self.fs.open(source, os.O_RDONLY), self.fs.open(target, os.O_WRONLY)
+            offset = size_of(self.fs, target) if target in SEQUENTIAL else self._block(64)
+            with may_be_refused("EINVAL", "EFBIG"):
+                self.copied += self.fs.copy_range(reader, self._block(8), writer, offset, self._block(12) + BLOCK)
+            self.fs.release(reader)
+            self.fs.release(writer)
+
+    def write(self) -> None:
+        """Append to sequential files, overwrite in conventional ones."""
+        for _ in range(self._turns):
+            name = self._random.choice(FILES)
+            handle = self.fs.open(name, DIRECT)
+            offset = size_of(self.fs, name) if name in SEQUENTIAL else self._block(60)
+            data = bytes([self._random.randrange(256)]) * (self._block(3) + BLOCK)
+            with may_be_refused("EINVAL", "EFBIG"):
+                self.fs.write(handle, offset, data)
+            self.fs.release(handle)
+
+    def truncate(self) -> None:
+        """Reset and finish."""
+        for _ in range(self._turns):
+            self.fs.truncate(self._random.choice(SEQUENTIAL), self._random.choice((0, 0, 0, CAPACITY)))
+
+    def _block(self, blocks: int) -> int:
+        return self._random.randrange(blocks) * BLOCK
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_everybody_on_all_files(engine: str, request: pytest.FixtureRequest) -> None:
+    turns = 10_000 if request.config.getoption("--long") else 800
+    device, fs = new_filesystem(engine)
+    workers = [Worker(fs, seed, turns) for seed in range(6)]
+    run_threads(*(worker.copy for worker in workers[:3]), workers[3].write, workers[4].write, workers[5].truncate)
+    check_books(fs, device)
+    for name in FILES:
+        check_whole_blocks(content(fs, name))
+    done = fs.copy_engine.counters
+    assert sum(worker.copied for worker in workers) == sum(one.bytes for one in done.values()) > 0
+    assert sum(one.errors for one in done.values()) == 0
+    fs.close()
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(("one", "other"), [("cnv/0", "cnv/1"), ("seq/0", "cnv/0"), ("seq/0", "seq/1")])
+def test_opposite_copies(engine: str, one: str, other: str) -> None:
+    """Each locks both files: in one order, or they would wait for each other."""
+    device, fs = new_filesystem(engine)
+    for name in {one, other} & set(SEQUENTIAL):
+        handle = fs.open(name, DIRECT)
+        fs.write(handle, 0, b"x" * 8 * BLOCK)
+        fs.release(handle)
+
+    copied: dict[str, int] = dict.fromkeys((one, other), 0)
+
+    def copy(source: str, target: str) -> None:
+        reader, writer = fs.open(source, os.O_RDONLY), fs.open(target, DIRECT)
+        for _ in range(200):
+            offset = size_of(fs, target) if target in SEQUENTIAL else 32 * BLOCK
+            try:
+                copied[target] += fs.copy_range(reader, 0, writer, offset, 8 * BLOCK)
+            except BeyondCapacity:
+                # Nobody else writes to it, and who copies from it must find something.
+                fs.truncate(target, 0)
+                assert fs.write(writer, 0, b"x" * 8 * BLOCK) == 8 * BLOCK
+        fs.release(reader)
+        fs.release(writer)
+
+    run_threads(lambda: copy(one, other), lambda: copy(other, one))
+    assert any(copied.values())
+    check_books(fs, device)
+    fs.close()
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_reader_sees_all_of_a_copy_or_nothing(engine: str) -> None:
+    _, fs = new_filesystem(engine)
+    handles = [fs.open(name, DIRECT) for name in ("cnv/0", "cnv/1")]
+    patterns = [random_bytes(16 * BLOCK, seed) for seed in (1, 2)]
+    fs.write(handles[0], 0, patterns[0] + patterns[1])
+    fs.write(handles[1], 0, patterns[0])
+    seen = set()
+
+    def copy() -> None:
+        for turn in range(200):
+            assert fs.copy_range(handles[0], (turn + 1) % 2 * 16 * BLOCK, handles[1], 0, 16 * BLOCK) == 16 * BLOCK
+
+    def read() -> None:
+        for _ in range(400):
+            seen.add(fs.read(handles[1], 0, 16 * BLOCK))
+
+    run_threads(copy, read, read)
+    assert seen <= set(patterns)
+    fs.close()
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_long_copy_keeps_no_other_file_waiting(engine: str) -> None:
+    """While the device takes its time over a copy all else goes on; what needs its files waits, and then goes on."""
+    device, fs = new_filesystem(engine)
+    for name in ("cnv/0", "seq/0", "seq/2"):
+        handle = fs.open(name, DIRECT)
+        fs.write(handle, 0, random_bytes(8 * BLOCK, 1))
+        fs.release(handle)
+    started, go_on = threading.Event(), threading.Event()
+
+    def stall(call: Call) -> None:
+        if threading.current_thread().name == "copier":
+            started.set()
+            assert go_on.wait(JOIN_SECONDS)
+
+    device.before = stall
+    copied: list[int] = []
+
+    def copy() -> None:
+        reader, writer = fs.open("seq/0", os.O_RDONLY), fs.open("seq/1", os.O_RDWR)
+        copied.append(fs.copy_range(reader, 0, writer, 0, 8 * BLOCK))
+        fs.release(reader)
+        fs.release(writer)
+
+    copier = threading.Thread(target=copy, name="copier", daemon=True)
+    copier.start()
+    assert started.wait(JOIN_SECONDS)
+    others: list[str] = []
+
+    def work_elsewhere() -> None:
+        assert content(fs, "seq/2") == random_bytes(8 * BLOCK, 1)
+        reader, writer = fs.open("seq/2", os.O_RDONLY), fs.open("seq/3", DIRECT)
+        assert fs.copy_range(reader, 0, writer, 0, 8 * BLOCK) == 8 * BLOCK
+        assert fs.copy_range(writer, 0, writer, 8 * BLOCK, 3 * BLOCK) == 3 * BLOCK
+        assert fs.write(writer, 11 * BLOCK, random_bytes(BLOCK, 2)) == BLOCK
+        fs.fsync(writer)
+        fs.release(reader)
+        fs.release(writer)
+        fs.truncate("seq/3", 0)
+        fs.truncate("seq/3", CAPACITY)
+        # The files of the copy can be looked at, and their neighbours listed, too.
+        assert (size_of(fs, "seq/0"), size_of(fs, "seq/1")) == (8 * BLOCK, 0)
+        assert len(fs.readdir(fs.resolve("seq"))) == len(SEQUENTIAL) + 2
+        fs.statfs()
+        fs.report()
+        others.append("done")
+
+    def work_here(name: str) -> None:
+        handle = fs.open(name, os.O_RDONLY)
+        assert fs.read(handle, 0, 8 * BLOCK) == random_bytes(8 * BLOCK, 1)
+        fs.release(handle)
+        others.append(name)
+
+    elsewhere = threading.Thread(target=work_elsewhere, daemon=True)
+    elsewhere.start()
+    elsewhere.join(JOIN_SECONDS)
+    assert others == ["done"]
+    waiting = [threading.Thread(target=work_here, args=(name,), daemon=True) for name in ("seq/0", "seq/1")]
+    for thread in waiting:
+        thread.start()
+    assert copied == []
+    assert others == ["done"]
+    go_on.set()
+    for thread in (copier, *waiting):
+        thread.join(JOIN_SECONDS)
+        assert not thread.is_alive()
+    assert copied == [8 * BLOCK]
+    assert sorted(others) == ["done", "seq/0", "seq/1"]
+    check_books(fs, device)
+    fs.close()
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_limits_that_change_under_copies(engine: str) -> None:
+    """A limit counts for the next copy; a copy never sees half of a change."""
+    device, fs = new_filesystem(engine)
+    stop = threading.Event()
+
+    def copy() -> None:
+        handles = [fs.open(name, DIRECT) for name in CONVENTIONAL]
+        try:
+            for turn in range(300):
+                reader, writer = handles[:: 1 if turn % 2 else -1]
+                assert fs.copy_range(reader, 0, writer, 32 * BLOCK, 16 * BLOCK) == 16 * BLOCK
+        finally:
+            stop.set()
+
+    def change() -> None:
+        values = random.Random(1)
+        while not stop.is_set():
+            fs.copy_engine.set_limit("copy_offload", values.choice((0, 1)))
+            fs.copy_engine.set_limit("copy_max_bytes", values.randrange(8) * BLOCK)
+            fs.copy_engine.set_limit("copy_max_range_bytes", values.randrange(8) * BLOCK)
+            fs.copy_engine.set_limit("copy_max_nr_ranges", values.randrange(3))
+
+    run_threads(copy, change)
+    done = fs.copy_engine.counters
+    assert sum(one.bytes for one in done.values()) == 300 * 16 * BLOCK
+    assert {name.value for name, one in done.items() if one.bytes} <= {engine, "emulate"}
+    check_books(fs, device)
+    fs.close()
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_many_copies_at_once_each_have_their_buffer(engine: str) -> None:
+    device, fs = new_filesystem(engine)
+    data = [random_bytes(CAPACITY, seed) for seed in range(len(SEQUENTIAL))]
+    for name, seed in (("seq/0", 0), ("seq/1", 1), ("seq/2", 2)):
+        handle = fs.open(name, DIRECT)
+        fs.write(handle, 0, data[seed])
+        fs.release(handle)
+
+    def copy(index: int) -> None:
+        for _ in range(20):
+            reader, writer = fs.open(f"seq/{index}", os.O_RDONLY), fs.open(f"seq/{index + 3}", os.O_WRONLY)
+            assert fs.copy_range(reader, 0, writer, 0, CAPACITY) == CAPACITY
+            fs.release(reader)
+            fs.release(writer)
+            assert content(fs, f"seq/{index + 3}") == data[index]
+            fs.truncate(f"seq/{index + 3}", 0)
+
+    run_threads(*(lambda index=index: copy(index) for index in range(3)))
+    check_books(fs, device)
+    fs.close()

@@ -1,0 +1,107 @@
+"""Opens stacks of devices from their text form: the only place where stacks are built from what a user says."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+
+from zonefs_py.device.base import ZonedDevice
+from zonefs_py.device.emulated import open_device
+from zonefs_py.device.fault import FaultDevice
+from zonefs_py.device.fault_rules import FaultRule, parse_rules
+from zonefs_py.device.linear import LinearDevice
+from zonefs_py.device.linear_table import Slice
+from zonefs_py.device.stack_spec import (
+    DeviceSpec,
+    FaultSpec,
+    PartSpec,
+    PathSpec,
+    device_paths,
+    format_spec,
+    map_paths,
+    parse_spec,
+)
+from zonefs_py.errors import UserError
+
+MAX_RULES_SIZE = 16 * 1024 * 1024
+
+
+def open_stack(text: str, read_only: bool = False) -> ZonedDevice:
+    """Open the device that *text* stands for: an emulated device by its path, or a stack (see `stack_spec`).
+
+    Closing it closes all devices in it. If one cannot be opened, or does not fit, those that were opened are closed.
+    Raises UserError (DeviceFormatError, DeviceInUse, DeviceReadOnly), DeviceError, OSError.
+    """
+    spec = parse_spec(text)
+    _check_used_once(spec)
+    with contextlib.ExitStack() as opened:
+        device = _open(spec, opened, read_only=read_only)
+        # All went well: whoever closes the device closes what is below.
+        opened.pop_all()
+    return device
+
+
+def absolute_text(text: str) -> str:
+    """Return *text* with absolute paths, for a process that will change its directory. Raises UserError."""
+    return format_spec(map_paths(parse_spec(text), os.path.abspath))
+
+
+def _check_used_once(spec: DeviceSpec) -> None:
+    seen: dict[tuple[int, int], str] = {}
+    for path in device_paths(spec):
+        try:
+            status = os.stat(path)
+        except OSError:
+            continue  # opening it says what is wrong
+        identity = (status.st_dev, status.st_ino)
+        if identity in seen:
+            other = seen[identity]
+            same = f"{path} is" if path == other else f"{path} and {other} are the same device,"
+            raise UserError(f"{same} used twice: name it once, with all its zones in brackets, such as [0-3,8-15]")
+        seen[identity] = path
+
+
+def _open(spec: DeviceSpec, opened: contextlib.ExitStack, *, read_only: bool) -> ZonedDevice:
+    """Open *spec*; what is opened below is put on *opened*, to be closed again if the rest fails."""
+    if isinstance(spec, PathSpec):
+        device: ZonedDevice = open_device(spec.path, read_only=read_only)
+        opened.callback(device.close)
+        return device
+    if isinstance(spec, FaultSpec):
+        rules = read_rules(spec.rules)
+        device = _open(spec.device, opened, read_only=read_only)
+        try:
+            return FaultDevice(device, rules, format_spec(spec))
+        except UserError as exc:
+            raise UserError(f"{spec.rules}: {exc}") from None
+    slices = [piece for part in spec.parts for piece in _slices(part, opened, read_only=read_only)]
+    return LinearDevice(slices, format_spec(spec))
+
+
+def _slices(part: PartSpec, opened: contextlib.ExitStack, *, read_only: bool) -> list[Slice]:
+    device = _open(part.device, opened, read_only=read_only)
+    if not part.zones:
+        return [Slice(device)]
+    return [
+        Slice(device, zones.first, None if zones.last is None else zones.last - zones.first + 1) for zones in part.zones
+    ]
+
+
+def read_rules(path: str) -> list[FaultRule]:
+    """Return the rules in the file *path*. Raises UserError that names the file, the rule and the field."""
+    try:
+        # Not blocking: a named pipe of that name must not stop us.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as exc:
+        raise UserError(f"rule file {path}: {exc.strerror}") from None
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_RULES_SIZE:
+        os.close(descriptor)
+        raise UserError(f"rule file {path}: not a regular file of at most {MAX_RULES_SIZE} bytes")
+    with open(descriptor, "rb") as file:
+        content = file.read()
+    try:
+        return parse_rules(content)
+    except UserError as exc:
+        raise UserError(f"{path}: {exc}") from None

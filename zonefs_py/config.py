@@ -187,7 +187,7 @@ def parse_mount_options(text: str, base: MountRequest | None = None) -> MountReq
             request = row.parse(request, value)
         elif name in _KERNEL_FLAGS:
             _without_value(name, value)
-            flags = request.fuse.kernel_flags | {name}
+            flags = (request.fuse.kernel_flags - {_opposite(name)}) | {name}
             request = replace(request, fuse=replace(request.fuse, kernel_flags=flags))
         elif (
             name in _FSTAB_ONLY
@@ -207,9 +207,16 @@ def format_mount_options(request: MountRequest) -> str:
     return ",".join(shown + sorted(request.fuse.kernel_flags))
 
 
+def _opposite(flag: str) -> str:
+    """The flag of mount(8) that says the contrary."""
+    if flag in ("sync", "async"):
+        return "async" if flag == "sync" else "sync"
+    return flag.removeprefix("no") if flag.startswith("no") else f"no{flag}"
+
+
 def _identity(name: str, value: str | None) -> int:
     # 0xffffffff is (uid_t)-1, which the kernel refuses in a superblock ("Invalid UID feature").
-    if value is None or not value.isdecimal() or not value.isascii() or int(value) >= 0xFFFFFFFF:
+    if value is None or not value.isdecimal() or not value.isascii() or len(value) > 10 or int(value) >= 0xFFFFFFFF:
         raise UserError(f"format option {name}={value or ''}: write a number from 0 to 4294967294")
     return int(value)
 

@@ -183,12 +183,18 @@ def from_os_error(exc: OSError, what: str) -> DeviceError:
 def describe_os_error(exc: OSError) -> str:
     """One line for a user: the file, if any, and the system's words."""
     words = exc.strerror or (os.strerror(exc.errno) if exc.errno else str(exc))
-    return f"{exc.filename}: {words}" if exc.filename else words
+    name = exc.filename2 or exc.filename
+    return f"{name}: {words}" if name else words
 
 
 def is_disconnected(exc: OSError) -> bool:
     """Whether *exc* says that the daemon of a FUSE mount is gone."""
     return exc.errno in (errno.ENOTCONN, errno.ECONNABORTED)
+
+
+def is_out_of_descriptors(exc: OSError) -> bool:
+    """Whether *exc* says that this process or the system has no more file descriptors."""
+    return exc.errno in (errno.EMFILE, errno.ENFILE)
 
 
 def is_missing(exc: OSError) -> bool:

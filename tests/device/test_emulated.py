@@ -906,3 +906,29 @@ def test_the_limit_of_descriptors_is_that_of_the_process(tmp_path: Path) -> None
             device.read(number * SIZE, BLOCK)
         assert open_descriptors() <= before + 1 + soft // 2
     assert open_descriptors() == before
+
+
+def test_other_zones_do_not_wait_for_a_reset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cutting a large file takes the host's file system a while."""
+    create_device(tmp_path / "disk", GEOMETRY)
+    with open_device(tmp_path / "disk") as device:
+        first, second = [n for n in range(1, GEOMETRY.nr_zones) if not GEOMETRY.is_conventional(n)][:2]
+        zone_size = GEOMETRY.zone_size
+        device.write(first * zone_size, bytes(4096))
+        cutting, written = threading.Event(), threading.Event()
+        truncate = os.ftruncate
+
+        def slow(descriptor: int, size: int) -> None:
+            cutting.set()
+            assert written.wait(30)
+            truncate(descriptor, size)
+
+        monkeypatch.setattr("zonefs_py.device.emulated.os.ftruncate", slow)
+        resetter = threading.Thread(target=device.zone_mgmt, args=(ZoneOp.RESET, first))
+        resetter.start()
+        assert cutting.wait(30)
+        device.write(second * zone_size, bytes(4096))
+        assert device.report_zones(first, 1)[0].condition is not ZoneCondition.EMPTY
+        written.set()
+        resetter.join(30)
+        assert device.report_zones(first, 1)[0].condition is ZoneCondition.EMPTY

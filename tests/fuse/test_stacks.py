@@ -126,6 +126,32 @@ def test_a_mount_with_faults(device_dir: Callable[..., Path], mounted: Mounts, t
     assert (device / "seq-000002").read_bytes() == b"a" * BLOCK + b"b" * BLOCK + b"c" * BLOCK
 
 
+@pytest.mark.parametrize("flag", [os.O_DSYNC, os.O_SYNC])
+@pytest.mark.parametrize("name", ["seq/0", "cnv/0"])
+def test_a_synchronous_write_is_flushed(
+    device_dir: Callable[..., Path], mounted: Mounts, tmp_path: Path, name: str, flag: int
+) -> None:
+    """What fails is the flush, so the write must have asked for one; a write without the flag must not."""
+    rules = write_rules(tmp_path / "rules.json", {"operation": "flush", "count": 2, "effect": "fail", "error": "EIO"})
+    mnt = mounted(Path(f"fault:{rules},{device_dir()}"), "errors=repair")
+    mounted.expect_log(mnt, "flush|" + name)
+    memory = mmap.mmap(-1, BLOCK)
+
+    def write(flags: int, per_call: int = 0) -> int:
+        descriptor = os.open(mnt / name, os.O_WRONLY | os.O_DIRECT | flags)
+        try:
+            return os.pwritev(descriptor, [memory], os.fstat(descriptor).st_size % (1 << 20), per_call)
+        finally:
+            os.close(descriptor)
+
+    assert write(0) == BLOCK
+    with pytest.raises(OSError, match="Input/output"):
+        write(flag)
+    with pytest.raises(OSError, match="Input/output"):
+        write(0, os.RWF_DSYNC)
+    assert write(0) == BLOCK
+
+
 def test_a_slow_zone_holds_up_no_other(device_dir: Callable[..., Path], mounted: Mounts, tmp_path: Path) -> None:
     delay = 3000
     device = device_dir()

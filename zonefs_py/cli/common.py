@@ -39,11 +39,15 @@ def run(command: click.Command, program: str, argv: list[str] | None = None) -> 
     ours and passes through, so that its traceback is seen. Warnings of ours go to stderr in the same form, unless a
     command sets up logging of its own.
     """
+    _fill_standard_descriptors()
     if logging.lastResort is not None:
         logging.lastResort.setFormatter(logging.Formatter(f"{program}: %(message)s"))
     try:
         status = command.main(args=argv, prog_name=program, standalone_mode=False)
         sys.stdout.flush()
+    except click.exceptions.NoArgsIsHelpError as exc:
+        click.echo(exc.format_message(), err=True)
+        return EXIT_USAGE
     except click.UsageError as exc:
         path = exc.ctx.command_path if exc.ctx else program
         _complain(program, f"{exc.format_message().rstrip('.')} (see '{path} --help')")
@@ -65,6 +69,17 @@ def run(command: click.Command, program: str, argv: list[str] | None = None) -> 
         _complain(program, "interrupted")
         return EXIT_INTERRUPTED
     return status if isinstance(status, int) else 0
+
+
+def _fill_standard_descriptors() -> None:
+    """Open what of stdin, stdout and stderr is closed: else a zone's file would become one of them."""
+    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            # The lowest free number is taken, and all below are open by now.
+            os.open(os.devnull, os.O_RDWR)
+            setattr(sys, name, open(descriptor, "r" if descriptor == 0 else "w", closefd=False))  # noqa: SIM115
 
 
 def _complain(program: str, message: str) -> None:

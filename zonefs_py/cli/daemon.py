@@ -98,6 +98,9 @@ def _be_daemon(work: Callable[[Callable[[], None]], int], writer: int) -> NoRetu
         for descriptor in (0, 1, 2):
             os.dup2(null, descriptor)
         os.close(null)
+        # What the caller had open is the caller's: a lock on it must not last as long as the mount.
+        os.closerange(3, writer)
+        os.closerange(writer + 1, os.sysconf("SC_OPEN_MAX"))
         os.chdir("/")
         status = work(say_ready)
     except (ZonefsError, OSError) as exc:

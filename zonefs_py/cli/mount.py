@@ -9,15 +9,26 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import click
 
 from zonefs_py.cli.daemon import LEVELS, run_in_background, set_up_logging
-from zonefs_py.config import MountRequest, format_mount_options, parse_mount_options
+from zonefs_py.config import (
+    ErrorsPolicy,
+    MountOptions,
+    MountRequest,
+    format_mount_options,
+    parse_mount_options,
+)
 from zonefs_py.control.client import ask
 from zonefs_py.control.mounts import FILESYSTEM_TYPE, MountEntry, find_mount
 from zonefs_py.device.stack import absolute_text, open_stack
-from zonefs_py.errors import MountError, UserError, describe_os_error, is_disconnected
+from zonefs_py.errors import MountError, SuperblockError, UserError, describe_os_error, is_disconnected
+
+if TYPE_CHECKING:
+    from zonefs_py.device.base import ZonedDevice
+    from zonefs_py.fs.filesystem import Filesystem
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +99,6 @@ def run_mount(command: MountCommand) -> int:
 def serve_mount(command: MountCommand, request: MountRequest, say_ready: Callable[[], None]) -> int:
     """Mount and serve in this process until the end; return its exit status."""
     from zonefs_py.control import server
-    from zonefs_py.fs.filesystem import Filesystem
     from zonefs_py.fuse.door import libfuse_version
     from zonefs_py.fuse.serve import serve
 
@@ -97,7 +107,7 @@ def serve_mount(command: MountCommand, request: MountRequest, say_ready: Callabl
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     device = open_stack(command.device, read_only=request.filesystem.read_only)
     try:
-        filesystem = Filesystem(device, request.filesystem)
+        filesystem = _read_filesystem(device, request)
     except BaseException:
         device.close()
         raise
@@ -124,6 +134,15 @@ def serve_mount(command: MountCommand, request: MountRequest, say_ready: Callabl
                 running.stop()
     log.info("%s: unmounted", command.mountpoint)
     return 0 if healthy else 1
+
+
+def _read_filesystem(device: ZonedDevice, request: MountRequest) -> Filesystem:
+    from zonefs_py.fs.filesystem import Filesystem
+
+    try:
+        return Filesystem(device, request.filesystem)
+    except SuperblockError as exc:
+        raise SuperblockError(f"{device.info.name}: {exc}; 'zonefs-py mkfs' formats a device") from None
 
 
 def prepare_mountpoint(mountpoint: str) -> None:
@@ -189,8 +208,12 @@ def remount(command: MountCommand) -> None:
         raise MountError(f"{command.mountpoint} is not a mount point of zonefs-py")
     if os.geteuid() != 0:
         raise UserError("only root can remount")
-    present = parse_mount_options(ask(command.mountpoint, {"request": "ping"})["options"])
-    wanted = parse_mount_options(command.options, present).filesystem
+    named = parse_mount_options(command.options)
+    _check_remount(named, entry)
+    now = ask(command.mountpoint, {"request": "ping"})
+    present = MountOptions(ErrorsPolicy(now["errors"]), now["explicit_open"], now["read_only"])
+    wanted = parse_mount_options(command.options, MountRequest(present)).filesystem
+    flags = ",".join(["", *sorted(named.fuse.kernel_flags)])
     change = {
         "request": "remount",
         "errors": wanted.errors.value,
@@ -199,8 +222,17 @@ def remount(command: MountCommand) -> None:
     }
     if wanted.read_only:
         # The kernel first: it knows whether files are open for writing.
-        _run(["mount", "-i", "-o", "remount,ro", "--", command.mountpoint])
+        _run(["mount", "-i", "-o", f"remount,ro{flags}", "--", command.mountpoint])
         ask(command.mountpoint, change)
     else:
         ask(command.mountpoint, change)
-        _run(["mount", "-i", "-o", "remount,rw", "--", command.mountpoint])
+        _run(["mount", "-i", "-o", f"remount,rw{flags}", "--", command.mountpoint])
+
+
+def _check_remount(named: MountRequest, entry: MountEntry) -> None:
+    """Refuse what only a new mount can change; mount(8) repeats options that hold already."""
+    allow_other = named.fuse.allow_other
+    if allow_other is not None and allow_other != ("allow_other" in entry.options):
+        raise UserError("allow_other and noallow_other cannot be changed by a remount: unmount, and mount again")
+    if named.fuse.allow_root or named.log_file is not None:
+        raise UserError("allow_root and log cannot be changed by a remount: unmount, and mount again")

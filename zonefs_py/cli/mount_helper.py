@@ -5,6 +5,7 @@ mount(8) looks for it in /sbin; ``zonefs-py install-mount-helper`` puts a link t
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -62,17 +63,21 @@ def install_mount_helper(directory: str, remove: bool) -> None:
     """Link mount.fuse.zonefs-py into /sbin, where mount(8) looks, so that fstab lines work. Needs root."""
     link = Path(directory) / PROGRAM
     if remove:
-        if not link.is_symlink():
-            raise UserError(f"{link} is not a link of ours")
+        if not _is_ours(link):
+            raise UserError(f"{link} is not a link that install-mount-helper made")
         link.unlink()
         return
     beside = Path(sys.argv[0]).absolute().with_name(PROGRAM)
     program = str(beside) if beside.exists() else shutil.which(PROGRAM)
     if program is None:
         raise UserError(f"{PROGRAM} is not installed beside {sys.argv[0]}")
-    if link.is_symlink():
+    if _is_ours(link):
         link.unlink()
-    elif link.exists():
-        raise UserError(f"{link} exists and is not a link of ours")
+    elif os.path.lexists(link):
+        raise UserError(f"{link} exists, and is not a link that install-mount-helper made")
     link.symlink_to(program)
     click.echo(f"{link} -> {program}")
+
+
+def _is_ours(link: Path) -> bool:
+    return link.is_symlink() and link.readlink().name == PROGRAM

@@ -69,7 +69,13 @@ class Control:
             return {"ok": False, "error": str(exc), "errno": exc.errno_name}
 
     def _ping(self, request: dict[str, Any]) -> dict[str, Any]:
-        return {"pid": os.getpid(), "options": self._options()}
+        options = self._fs.options
+        return {
+            "pid": os.getpid(),
+            "errors": options.errors.value,
+            "explicit_open": options.explicit_open,
+            "read_only": self._fs.read_only,
+        }
 
     def _info(self, request: dict[str, Any]) -> dict[str, Any]:
         fs = self._fs

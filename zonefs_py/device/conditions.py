@@ -145,12 +145,16 @@ class ZoneConditions:
         return EMPTY if after is CLOSED and self._wpoffsets[number] == 0 else after
 
     def complete_manage(self, number: int, after: ZoneCondition) -> None:
-        """Give zone *number* the condition *after* that `check_manage` promised, once the store has followed."""
+        """Give zone *number* the condition *after* that `check_manage` promised, once the store has followed.
+
+        A zone that was made READONLY or OFFLINE meanwhile stays so.
+        """
         if after is FULL:
             self._wpoffsets[number] = self._geometry.capacity_of(number)
         elif after is EMPTY:
             self._wpoffsets[number] = 0
-        self._set(number, after)
+        if self.condition(number) not in (READONLY, OFFLINE):
+            self._set(number, after)
 
     def force(self, number: int, condition: ZoneCondition | None) -> None:
         """Make zone *number* READONLY or OFFLINE, or (None), if it is one of these, what its write pointer says."""

@@ -8,6 +8,8 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 
+from zonefs_py.errors import is_out_of_descriptors
+
 
 class DescriptorCache:
     """Descriptors by zone number; the least recently used that nobody holds is closed when there are too many."""
@@ -27,8 +29,9 @@ class DescriptorCache:
         with self._lock:
             entry = self._descriptors.get(number)
             if entry is None:
-                self._make_room()
-                entry = self._descriptors[number] = [self._open_zone(number), 0]
+                if len(self._descriptors) >= self._limit:
+                    self._close_idle()
+                entry = self._descriptors[number] = [self._open(number), 0]
             else:
                 self._descriptors.move_to_end(number)
             entry[1] += 1
@@ -39,14 +42,23 @@ class DescriptorCache:
         with self._lock:
             self._descriptors[number][1] -= 1
 
-    def _make_room(self) -> None:
-        if len(self._descriptors) < self._limit:
-            return
+    def _open(self, number: int) -> int:
+        while True:
+            try:
+                return self._open_zone(number)
+            except OSError as exc:
+                # Somebody else in this process took the descriptors that the limit reckoned with.
+                if not is_out_of_descriptors(exc) or not self._close_idle():
+                    raise
+
+    def _close_idle(self) -> bool:
+        """Close the descriptor that nobody has used for longest; whether there was one."""
         for number, (descriptor, holders) in self._descriptors.items():
             if not holders:
                 del self._descriptors[number]
                 os.close(descriptor)
-                return
+                return True
+        return False
 
     def close(self) -> None:
         """Close all. Nobody may hold one."""

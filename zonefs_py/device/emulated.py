@@ -102,7 +102,9 @@ class EmulatedDevice(ZonedDevice):
         self._conditions = conditions
         self._info = info
         self._lock = threading.Lock()
-        """Guards ``_conditions``, ``_description`` and ``_writing`` (null_blk's zone_res_lock), not data I/O."""
+        """Guards ``_conditions`` and ``_writing`` (null_blk's zone_res_lock), and no I/O but a look at a size."""
+        self._description_lock = threading.Lock()
+        """Guards ``_description``, and the order in which it is saved. Taken before ``_lock``."""
         self._writing: set[int] = set()
         """Sequential zones with a write under way, whose stored size says nothing."""
         for number, condition in description.forced.items():
@@ -323,11 +325,19 @@ class EmulatedDevice(ZonedDevice):
                 self._adopt_stored_size(number)
             after = self._conditions.check_manage(op, number)
             size = {ZoneCondition.FULL: self._geometry.capacity_of(number), ZoneCondition.EMPTY: 0}.get(after)
-            if size is not None:
-                try:
-                    self._store.set_size(number, size)
-                except OSError as exc:
-                    raise from_os_error(exc, f"zone {number}: {op.name.lower()}") from exc
+            if size is None:
+                self._conditions.complete_manage(number, after)
+                return
+            self._writing.add(number)
+        # Cutting a large file takes the host's file system a while: other zones must not wait for it.
+        try:
+            self._store.set_size(number, size)
+        except OSError as exc:
+            with self._lock:
+                self._writing.discard(number)
+            raise from_os_error(exc, f"zone {number}: {op.name.lower()}") from exc
+        with self._lock:
+            self._writing.discard(number)
             self._conditions.complete_manage(number, after)
 
     def flush(self, number: int | None = None) -> None:
@@ -343,7 +353,7 @@ class EmulatedDevice(ZonedDevice):
         numbers = list(numbers)
         if not all(0 <= number < self._geometry.nr_zones for number in numbers):
             raise ValueError(f"zones {numbers} of {self._geometry.nr_zones}")
-        with self._lock:
+        with self._description_lock:
             forced = dict(self._description.forced)
             for number in numbers:
                 if condition is None:
@@ -356,8 +366,9 @@ class EmulatedDevice(ZonedDevice):
             except OSError as exc:
                 raise from_os_error(exc, "change of zone conditions") from exc
             self._description = description
-            for number in numbers:
-                self._conditions.force(number, condition)
+            with self._lock:
+                for number in numbers:
+                    self._conditions.force(number, condition)
 
     def power_cycle(self) -> None:
         """Forget which zones are open, as a loss of power does."""

@@ -121,7 +121,7 @@ class _Source(NamedTuple):
 class _Handle:
     """An open file."""
 
-    __slots__ = ("append", "direct", "file", "keep_atime", "readable", "writable")
+    __slots__ = ("append", "direct", "file", "keep_atime", "readable", "sync", "writable")
 
     def __init__(self, file: ZoneFile, flags: int) -> None:
         access = flags & os.O_ACCMODE
@@ -130,6 +130,7 @@ class _Handle:
         self.writable = access in (os.O_WRONLY, os.O_RDWR)
         self.direct = bool(flags & os.O_DIRECT)
         self.append = bool(flags & os.O_APPEND)
+        self.sync = bool(flags & os.O_DSYNC)  # O_SYNC includes it
         self.keep_atime = bool(flags & os.O_NOATIME)
 
 
@@ -391,7 +392,7 @@ class Filesystem:
     def open(self, file: int | str, flags: int, caller_uid: int = 0) -> int:
         """Open a file and return a handle.
 
-        *flags* are those of open(2); the access mode, O_DIRECT, O_APPEND, O_TRUNC and O_NOATIME count.
+        *flags* are those of open(2); the access mode, O_DIRECT, O_APPEND, O_DSYNC, O_SYNC, O_TRUNC and O_NOATIME count.
         Raises IsADirectory, ReadOnlyFilesystem, NotPermitted, TooManyWriteOpenFiles (with
         explicit-open), DeviceError; nothing is open then.
         """
@@ -512,11 +513,13 @@ class Filesystem:
         data: bytes | bytearray | memoryview,
         direct: bool | None = None,
         append: bool | None = None,
+        sync: bool | None = None,
     ) -> int:
         """Write *data* at *offset*, or at the write pointer if *append*; return how many bytes were written.
 
-        That is fewer than given when the file's capacity is reached. *direct* and *append* None: as the file was
-        opened. Raises what `ZoneFile.check_write` raises, and DeviceError: then the ``errors=`` action has been taken.
+        That is fewer than given when the file's capacity is reached. With *sync* it is durable then, as after `fsync`.
+        *direct*, *append* and *sync* None: as the file was opened. Raises what `ZoneFile.check_write` raises, and
+        DeviceError: then the ``errors=`` action has been taken.
         """
         opened = self._opened(handle)
         if not opened.writable:
@@ -534,18 +537,23 @@ class Filesystem:
                 return 0
             if length < len(data):
                 data = memoryview(data)[:length]
+            error: DeviceError | None
             try:
                 if file.sequential:
                     self.device.write(file.start + offset, data)
                     self._mount.set_size(file, file.size + length)
                 else:
                     self._write_conventional(file, offset, data)
-                return length
+                error = None
             except DeviceError as exc:
                 error = exc
                 verdict = self._recover(file, exc, was_write=True) if file.sequential else None
-        self._announce(file, verdict)
-        raise error
+        if error is not None:
+            self._announce(file, verdict)
+            raise error
+        if opened.sync if sync is None else sync:
+            self.fsync(handle)
+        return length
 
     def _write_conventional(self, file: ZoneFile, offset: int, data: bytes | bytearray | memoryview) -> None:
         block = file.block_size
@@ -719,8 +727,13 @@ class Filesystem:
         ]
 
     def fsync(self, handle: int) -> None:
-        """Make durable what was written to the file. Raises BadHandle; DeviceError, the ``errors=`` action taken."""
+        """Make durable what was written to the file.
+
+        Raises BadHandle; NotPermitted where nobody may write; DeviceError, the ``errors=`` action taken.
+        """
         file = self._opened(handle).file
+        if file.immutable:
+            raise NotPermitted(f"{file.name}: the zone cannot be written")
         try:
             for number in range(file.number, file.number + file.nr_zones):
                 self.device.flush(number)

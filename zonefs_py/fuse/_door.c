@@ -7,7 +7,7 @@
  * real one in libfuse3.so.3. pyfuse3 itself stays as it is.
  *
  *  fuse_session_new       a copy of pyfuse3's operation table is changed:
- *    - read, write: the open file's *current* flags (O_DIRECT, O_APPEND; fcntl
+ *    - read, write: the open file's *current* flags (O_DIRECT, O_APPEND, O_DSYNC; fcntl
  *      can change them after open) are put into the upper bits of the handle,
  *      because pyfuse3 passes no flags on;
  *    - copy_file_range, which pyfuse3 does not know, is handed to Python, which
@@ -38,6 +38,7 @@
 #define NODE_OFFSET 1
 #define HANDLE_DIRECT (UINT64_C(1) << 62)
 #define HANDLE_APPEND (UINT64_C(1) << 61)
+#define HANDLE_SYNC (UINT64_C(1) << 60)
 
 #define EXPORT __attribute__((visibility("default")))
 
@@ -75,6 +76,8 @@ static struct fuse_file_info with_flags(const struct fuse_file_info *fi)
 		copy.fh |= HANDLE_DIRECT;
 	if (fi->flags & O_APPEND)
 		copy.fh |= HANDLE_APPEND;
+	if (fi->flags & O_DSYNC)
+		copy.fh |= HANDLE_SYNC;
 	return copy;
 }
 
@@ -318,7 +321,8 @@ PyMODINIT_FUNC PyInit__door(void)
 	if (!made || PyModule_AddIntMacro(made, NODE_OFFSET) < 0 ||
 	    PyModule_AddIntConstant(made, "IOCTL_DIR", FUSE_IOCTL_DIR) < 0 ||
 	    PyModule_AddObject(made, "HANDLE_DIRECT", PyLong_FromUnsignedLongLong(HANDLE_DIRECT)) < 0 ||
-	    PyModule_AddObject(made, "HANDLE_APPEND", PyLong_FromUnsignedLongLong(HANDLE_APPEND)) < 0)
+	    PyModule_AddObject(made, "HANDLE_APPEND", PyLong_FromUnsignedLongLong(HANDLE_APPEND)) < 0 ||
+	    PyModule_AddObject(made, "HANDLE_SYNC", PyLong_FromUnsignedLongLong(HANDLE_SYNC)) < 0)
 		return NULL;
 	return made;
 }

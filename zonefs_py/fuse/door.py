@@ -37,12 +37,13 @@ ROOT_NODE = 1
 
 _DIRECT: int = _door.HANDLE_DIRECT
 _APPEND: int = _door.HANDLE_APPEND
-_FLAGS = _DIRECT | _APPEND
+_SYNC: int = _door.HANDLE_SYNC
+_FLAGS = _DIRECT | _APPEND | _SYNC
 
 
-def split_handle(value: int) -> tuple[int, bool, bool]:
-    """Return the handle, and whether the open file has O_DIRECT and O_APPEND now, from a read's or write's handle."""
-    return value & ~_FLAGS, bool(value & _DIRECT), bool(value & _APPEND)
+def split_handle(value: int) -> tuple[int, bool, bool, bool]:
+    """Return the handle of a read or write, and whether O_DIRECT, O_APPEND and O_DSYNC hold for this request."""
+    return value & ~_FLAGS, bool(value & _DIRECT), bool(value & _APPEND), bool(value & _SYNC)
 
 
 CopyHandler = Callable[[int, int, int, int, int, int, int], None]

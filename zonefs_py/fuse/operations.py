@@ -227,16 +227,19 @@ class Operations(pyfuse3.Operations):
 
     @_answering
     async def read(self, fh: pyfuse3.FileHandleT, off: int, size: int) -> bytes:
-        handle, direct, _ = split_handle(fh)
+        handle, direct, _, _ = split_handle(fh)
         return await self._call(self._files[handle], self._fs.read, handle, off, size, direct)
 
     @_answering
     async def write(self, fh: pyfuse3.FileHandleT, off: int, buf: bytes) -> int:
-        handle, direct, append = split_handle(fh)
+        handle, direct, append, sync = split_handle(fh)
         if append:
             # The kernel has put its idea of the file's end there; what the application gave is lost.
             off = 0
-        return await self._call(self._files[handle], self._fs.write, handle, off, buf, direct, append)
+        written = await self._call(self._files[handle], self._fs.write, handle, off, buf, direct, append, False)
+        if sync and written:
+            await trio.to_thread.run_sync(self._fs.fsync, handle, limiter=self._limiter)
+        return written
 
     @_answering
     async def fsync(self, fh: pyfuse3.FileHandleT, datasync: bool) -> None:

@@ -109,3 +109,15 @@ os.execv({str(ZONEFS_PY)!r}, ["zonefs-py", *sys.argv[1:]])
 
 def test_what_it_cannot_test(tmp_path: Path) -> None:
     assert "has no zone files" in zone_fsx(tmp_path, status=2)
+
+
+def test_a_hundred_thousand_operations(device_dir: Callable[..., Path], mounted: Mounts) -> None:
+    device = device_dir(zones=8, conventional=3, zone_size="256K")
+    path = mounted(device)
+    again = f"log={mounted.get(path).log_file}"
+    report = zone_fsx(
+        path,
+        *("--seed", 20220427, "--ops", 100_000),
+        *("--device", device, "--options", again, "--command", ZONEFS_PY, "--remount-every", 10_000),
+    )
+    assert "100000 operations" in report

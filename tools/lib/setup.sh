@@ -24,7 +24,9 @@ have() {
 	fuse3) command -v fusermount3 ;;
 	gcc) command -v gcc && echo 'int main(void) { return 0; }' | gcc -x c -o /dev/null - 2>/dev/null ;;
 	python3-dev) find_python >/dev/null ;;
-	pkg-config | fio | shellcheck) command -v "$1" ;;
+	pkg-config | fio | shellcheck | rsync) command -v "$1" ;;
+	xfsprogs) PATH=$PATH:/sbin:/usr/sbin command -v mkfs.xfs ;;
+	btrfs-progs) PATH=$PATH:/sbin:/usr/sbin command -v mkfs.btrfs ;;
 	attr) command -v setfattr ;;
 	e2fsprogs) PATH=$PATH:/sbin:/usr/sbin command -v mkfs.ext4 ;;
 	ca-certificates) test -s /etc/ssl/certs/ca-certificates.crt ;;

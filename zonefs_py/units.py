@@ -12,7 +12,7 @@ MIB = 1024 * KIB
 GIB = 1024 * MIB
 
 _SUFFIXES = {"": 1, "K": KIB, "M": MIB, "G": GIB, "T": 1024 * GIB}
-_SIZE = re.compile(r"([0-9]{1,19})\s*(?:([KMGT])(?:iB)?)?", re.IGNORECASE | re.ASCII)
+_SIZE = re.compile(r"([0-9]{1,40})\s*(?:([KMGT])(?:iB)?)?", re.IGNORECASE | re.ASCII)
 
 
 def parse_size(text: str) -> int:

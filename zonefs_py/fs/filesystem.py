@@ -446,8 +446,11 @@ class Filesystem:
         file.write_opens -= 1
         if not file.sequential or file.write_opens:
             return None
-        self._mount.remove_write_open_file()
-        return self._close_explicitly_open(file) if file.explicitly_open else None
+        try:
+            return self._close_explicitly_open(file) if file.explicitly_open else None
+        finally:
+            # Not before: who is let in by the count must find an open zone free.
+            self._mount.remove_write_open_file()
 
     def _close_explicitly_open(self, file: ZoneFile) -> Verdict | None:
         try:
@@ -727,13 +730,8 @@ class Filesystem:
         ]
 
     def fsync(self, handle: int) -> None:
-        """Make durable what was written to the file.
-
-        Raises BadHandle; NotPermitted where nobody may write; DeviceError, the ``errors=`` action taken.
-        """
+        """Make durable what was written to the file. Raises BadHandle; DeviceError, the ``errors=`` action taken."""
         file = self._opened(handle).file
-        if file.immutable:
-            raise NotPermitted(f"{file.name}: the zone cannot be written")
         try:
             for number in range(file.number, file.number + file.nr_zones):
                 self.device.flush(number)

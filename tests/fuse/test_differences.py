@@ -167,6 +167,25 @@ def test_large_unaligned_write(device_dir: DeviceFactory, mounted: Mounts) -> No
             os.pwrite(file, block_of(b"a", 100), MIB)
 
 
+def test_large_write_from_unaligned_memory(device_dir: DeviceFactory, mounted: Mounts) -> None:
+    mnt = mounted(device_dir(zone_size="4M"))
+    memory = block_of(b"a", 3 * MIB)[512:]
+    with opened(mnt / "seq/0", os.O_WRONLY | os.O_DIRECT) as file:
+        with refused(errno.EINVAL):
+            os.pwrite(file, memory[: 2 * MIB], 0)
+        assert os.fstat(file).st_size == 0
+        assert os.pwrite(file, memory[: MIB - BLOCK], 0) == MIB - BLOCK
+
+
+def test_access_time_options(device_dir: DeviceFactory, mounted: Mounts) -> None:
+    mnt = mounted(device_dir(), "noatime")
+    with opened(mnt / "seq/0", os.O_RDWR | os.O_DIRECT) as file:
+        os.pwrite(file, block_of(b"a"), 0)
+        os.utime(mnt / "seq/0", ns=(1, 2))
+        os.pread(file, BLOCK, 0)
+    assert (mnt / "seq/0").stat().st_atime_ns > 1
+
+
 def test_shared_mapping(mnt: Path) -> None:
     with opened(mnt / "seq/0", os.O_RDWR | os.O_DIRECT) as file:
         os.pwrite(file, block_of(b"a"), 0)

@@ -23,8 +23,8 @@ _HOMES = {
     "AttributeChanges": "zonefs_py.fs.filesystem",
     "format_device": "zonefs_py.fs.format",
     "MemoryDevice": "zonefs_py.device.memory",
-    "create_device": "zonefs_py.device.emulated",
-    "open_device": "zonefs_py.device.emulated",
+    "create_device": "zonefs_py.device.directory",
+    "open_device": "zonefs_py.device.directory",
     "open_stack": "zonefs_py.device.stack",
     "Geometry": "zonefs_py.zone",
     "ZonefsError": "zonefs_py.errors",
@@ -52,7 +52,7 @@ __all__ = [
 if TYPE_CHECKING:
     from zonefs_py.config import ErrorsPolicy, FormatOptions, MountOptions
     from zonefs_py.control.copy_ranges import CopyRangesError, copy_ranges
-    from zonefs_py.device.emulated import create_device, open_device
+    from zonefs_py.device.directory import create_device, open_device
     from zonefs_py.device.memory import MemoryDevice
     from zonefs_py.device.stack import open_stack
     from zonefs_py.errors import ZonefsError

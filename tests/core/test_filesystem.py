@@ -16,7 +16,8 @@ import pytest
 
 from tests.device.failing import Call, FailingDevice, Rule
 from zonefs_py.config import ErrorsPolicy, FormatOptions, MountOptions
-from zonefs_py.device.emulated import EmulatedDevice, create_device, open_device
+from zonefs_py.device.directory import create_device, open_device
+from zonefs_py.device.emulated import EmulatedDevice
 from zonefs_py.device.memory import MemoryDevice
 from zonefs_py.errors import (
     ActiveZonesExhausted,

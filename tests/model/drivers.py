@@ -25,7 +25,8 @@ from typing import Any
 
 from zonefs_py.config import ErrorsPolicy, FormatOptions, MountOptions
 from zonefs_py.control.client import ask
-from zonefs_py.device.emulated import EmulatedDevice, create_device, open_device
+from zonefs_py.device.directory import create_device, open_device
+from zonefs_py.device.emulated import EmulatedDevice
 from zonefs_py.device.memory import MemoryDevice
 from zonefs_py.errors import ZonefsError
 from zonefs_py.fs.filesystem import AttributeChanges, Filesystem

@@ -7,8 +7,10 @@ A class declares its errno; there is no second table. Our errors do not derive f
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+from collections.abc import Iterator
 from typing import ClassVar
 
 
@@ -148,6 +150,10 @@ class UserError(ZonefsError, errno=errno.EINVAL):
     """Bad input from a user: the message names what was wrong and what to do."""
 
 
+class OptionError(UserError):
+    """An option, or what is given for it, is none that there is. Known without a look at any device."""
+
+
 class DeviceFormatError(UserError):
     """The directory is not an emulated device, or a damaged one."""
 
@@ -185,6 +191,21 @@ def describe_os_error(exc: OSError) -> str:
     words = exc.strerror or (os.strerror(exc.errno) if exc.errno else str(exc))
     name = exc.filename2 or exc.filename
     return f"{name}: {words}" if name else words
+
+
+@contextlib.contextmanager
+def naming_errors(name: str | os.PathLike[str]) -> Iterator[None]:
+    """Give an OSError that comes through the file name *name*: calls on descriptors know none.
+
+    One with a relative name, as openat(2) gives it, gets *name* as its directory.
+    """
+    try:
+        yield
+    except OSError as exc:
+        inner = exc.filename if isinstance(exc.filename, str) else ""
+        exc.filename = os.path.join(name, inner) if inner else os.fspath(name)
+        exc.filename2 = None
+        raise
 
 
 def is_disconnected(exc: OSError) -> bool:

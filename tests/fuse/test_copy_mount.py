@@ -24,8 +24,8 @@ from tests.fuse.conftest import ZONEFS_PY, Mounts, command_environment, run, wai
 from zonefs_py.config import FormatOptions
 from zonefs_py.copy.engine import Engine
 from zonefs_py.device.directory import create_device, open_device
-from zonefs_py.fs.filesystem import Filesystem
 from zonefs_py.fs.format import format_device
+from zonefs_py.fs.opening import open_filesystem
 from zonefs_py.zone import CopyMethod, Geometry
 
 KIB = 1024
@@ -278,7 +278,7 @@ def test_small_blocks_and_odd_zones(place: Path) -> None:
     with open_device(place / "disk") as device:
         assert device.info.copy_methods == (CopyMethod.REFLINK, CopyMethod.HOST)
         format_device(device, FormatOptions(aggregate_conventional=True))
-    with Filesystem(open_device(place / "disk")) as fs:
+    with open_filesystem(place / "disk") as fs:
         handle = fs.open("cnv/0", os.O_RDWR)
         data = bytearray(random_bytes(3 * geometry.zone_size, 1))
         assert fs.write(handle, 0, data) == len(data)

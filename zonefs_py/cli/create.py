@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import click
 
-from zonefs_py.cli.common import SIZE, SlowProgress
+from zonefs_py.cli.common import SlowProgress
+from zonefs_py.cli.parameters import COUNT, PATH, SIZE
 from zonefs_py.device.directory import create_device
 from zonefs_py.zone import Geometry
 
 
 @click.command(short_help="Make an emulated zoned device.")
-@click.argument("directory", metavar="DIR", type=click.Path())
-@click.option("--zones", type=int, required=True, metavar="N", help="Number of zones.")
-@click.option("--conventional", type=int, default=0, metavar="N", help="How many of them, the first, are conventional.")
+@click.argument("directory", metavar="DIR", type=PATH)
+@click.option("--zones", type=COUNT, required=True, metavar="N", help="Number of zones.")
+@click.option(
+    "--conventional", type=COUNT, default=0, metavar="N", help="How many of them, the first, are conventional."
+)
 @click.option("--zone-size", type=SIZE, required=True, metavar="SIZE", help="Size of a zone, such as 64M.")
 @click.option(
     "--zone-capacity",
@@ -28,9 +31,9 @@ from zonefs_py.zone import Geometry
     show_default=True,
     help="Write granularity, 512 or 4096.",
 )
-@click.option("--max-open", type=int, metavar="N", help="Zones that can be open at a time; default: no limit.")
+@click.option("--max-open", type=COUNT, metavar="N", help="Zones that can be open at a time; default: no limit.")
 @click.option(
-    "--max-active", type=int, metavar="N", help="Zones that can be open or closed at a time; default: no limit."
+    "--max-active", type=COUNT, metavar="N", help="Zones that can be open or closed at a time; default: no limit."
 )
 @click.option("--last-zone-size", type=SIZE, metavar="SIZE", help="Size of the last zone, if it is smaller.")
 @click.option("-f", "--force", is_flag=True, help="Replace the emulated device that is there. Its data is lost.")

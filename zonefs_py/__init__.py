@@ -20,7 +20,7 @@ _HOMES = {
     "FormatOptions": "zonefs_py.config",
     "MountOptions": "zonefs_py.config",
     "Filesystem": "zonefs_py.fs.filesystem",
-    "AttributeChanges": "zonefs_py.fs.filesystem",
+    "AttributeChanges": "zonefs_py.fs.attributes",
     "format_device": "zonefs_py.fs.format",
     "MemoryDevice": "zonefs_py.device.memory",
     "create_device": "zonefs_py.device.directory",
@@ -56,7 +56,8 @@ if TYPE_CHECKING:
     from zonefs_py.device.memory import MemoryDevice
     from zonefs_py.device.stack import open_stack
     from zonefs_py.errors import ZonefsError
-    from zonefs_py.fs.filesystem import AttributeChanges, Filesystem
+    from zonefs_py.fs.attributes import AttributeChanges
+    from zonefs_py.fs.filesystem import Filesystem
     from zonefs_py.fs.format import format_device
     from zonefs_py.zone import Geometry
 

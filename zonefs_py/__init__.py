@@ -20,7 +20,7 @@ _HOMES = {
     "FormatOptions": "zonefs_py.config",
     "MountOptions": "zonefs_py.config",
     "Filesystem": "zonefs_py.fs.filesystem",
-    "AttributeChanges": "zonefs_py.fs.filesystem",
+    "AttributeChanges": "zonefs_py.fs.attributes",
     "FileTarget": "zonefs_py.fs.copy_target",
     "format_device": "zonefs_py.fs.format",
     "open_filesystem": "zonefs_py.fs.opening",
@@ -86,8 +86,9 @@ if TYPE_CHECKING:
     from zonefs_py.device.memory import MemoryDevice
     from zonefs_py.device.stack import open_stack
     from zonefs_py.errors import ZonefsError
+    from zonefs_py.fs.attributes import AttributeChanges
     from zonefs_py.fs.copy_target import FileTarget
-    from zonefs_py.fs.filesystem import AttributeChanges, Filesystem
+    from zonefs_py.fs.filesystem import Filesystem
     from zonefs_py.fs.format import format_device
     from zonefs_py.fs.opening import open_filesystem
     from zonefs_py.zone import DeviceInfo, Geometry, Zone, ZoneCondition, ZoneOp, ZoneType

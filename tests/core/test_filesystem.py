@@ -33,7 +33,8 @@ from zonefs_py.errors import (
     TooManyWriteOpenFiles,
     ZonefsError,
 )
-from zonefs_py.fs.filesystem import AttributeChanges, Filesystem
+from zonefs_py.fs.attributes import AttributeChanges
+from zonefs_py.fs.filesystem import Filesystem
 from zonefs_py.fs.format import format_device
 from zonefs_py.zone import Geometry, ZoneCondition, ZoneOp
 

@@ -32,6 +32,7 @@ _HOMES = {
     "JobResult": "zonefs_py.copy.jobs",
     "ZonedDevice": "zonefs_py.device.base",
     "MemoryDevice": "zonefs_py.device.memory",
+    "clone_device": "zonefs_py.device.clone",
     "create_device": "zonefs_py.device.directory",
     "open_device": "zonefs_py.device.directory",
     "open_stack": "zonefs_py.device.stack",
@@ -69,6 +70,7 @@ __all__ = [
     "ZoneType",
     "ZonedDevice",
     "ZonefsError",
+    "clone_device",
     "copy_ranges",
     "create_device",
     "format_device",
@@ -82,6 +84,7 @@ if TYPE_CHECKING:
     from zonefs_py.control.copy_ranges import CopyRangesError, copy_ranges
     from zonefs_py.copy.jobs import CopyDestination, CopyJob, CopyJobs, CopySource, CopyTarget, JobResult
     from zonefs_py.device.base import ZonedDevice
+    from zonefs_py.device.clone import clone_device
     from zonefs_py.device.directory import create_device, open_device
     from zonefs_py.device.memory import MemoryDevice
     from zonefs_py.device.stack import open_stack

@@ -218,6 +218,16 @@ def is_out_of_descriptors(exc: OSError) -> bool:
     return exc.errno in (errno.EMFILE, errno.ENFILE)
 
 
+def is_not_possible(exc: OSError) -> bool:
+    """Whether *exc* says that these files, or this host, cannot be copied between in the way that was tried."""
+    return exc.errno in (errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOTTY, errno.ETXTBSY)
+
+
+def is_past_the_end(exc: OSError) -> bool:
+    """Whether lseek(2) says by *exc* that there is no more data in a file."""
+    return exc.errno == errno.ENXIO
+
+
 def is_missing(exc: OSError) -> bool:
     """Whether *exc* says that a file is not there."""
     return exc.errno in (errno.ENOENT, errno.ENOTDIR)

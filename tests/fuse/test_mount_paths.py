@@ -11,7 +11,16 @@ from pathlib import Path
 import pytest
 
 from tests.fuse.conftest import ZONEFS_PY, command_environment, wait_until
-from tests.fuse.daemon_helpers import BLOCK, COMMAND_SECONDS, Site, is_mounted, pattern, write_direct, zonefs_py
+from tests.fuse.daemon_helpers import (
+    BLOCK,
+    COMMAND_SECONDS,
+    Site,
+    is_mounted,
+    pattern,
+    refused,
+    write_direct,
+    zonefs_py,
+)
 from zonefs_py.control.mounts import find_mount
 from zonefs_py.control.socket_path import socket_path
 
@@ -96,3 +105,21 @@ def test_ctrl_c_before_the_mount_answers(site: Site) -> None:
         # It was mounted by the time the signal came.
         assert command.returncode == 0
         os.kill(site.adopt(mnt), signal.SIGTERM)
+
+
+def test_a_mounted_device_is_cloned_only_if_nobody_can_write(site: Site) -> None:
+    device, mnt = site.device(), site.mountpoint()
+    copy = site.directory / "copy"
+    pid = site.mount(device, mnt)
+    write_direct(mnt / "seq/0", pattern(0, BLOCK))
+    refused(zonefs_py("clone", device, copy, check=False), f"in use by pid {pid}", "mount it read-only")
+    refused(zonefs_py("clone", mnt, copy, check=False), "is a mount point: unmount it")
+    assert not copy.exists()
+    zonefs_py("umount", mnt)
+    site.mount(device, mnt, "ro")
+    zonefs_py("clone", device, copy, "--data")
+    refused(zonefs_py("clone", mnt, copy, "-f", check=False), "is a mount point: unmount it")
+    other = site.mountpoint("other")
+    site.mount(copy, other)
+    assert (other / "seq/0").read_bytes() == (mnt / "seq/0").read_bytes() == pattern(0, BLOCK)
+    refused(zonefs_py("clone", device, copy, "-f", check=False), "in use by pid")

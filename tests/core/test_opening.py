@@ -55,7 +55,7 @@ def test_a_device_that_fails_is_let_go(device: Path) -> None:
     with open_device(device) as opened:
         opened.write(GEOMETRY.zone_size, bytes(4096))
         opened.force_condition(0, ZoneCondition.OFFLINE)
-    with pytest.raises(Exception, match="offline"):
+    with pytest.raises(Exception, match=f"{device}: .*offline"):
         open_filesystem(device)
     open_device(device).close()
 

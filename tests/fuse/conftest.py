@@ -170,7 +170,8 @@ class Mounts:
 
     def info(self, path: Path) -> dict[str, Any]:
         """What ``zonefs-py info`` says of the mount."""
-        return json.loads(run(ZONEFS_PY, "info", path, "--format", "json").stdout)  # type: ignore[no-any-return]
+        found: dict[str, Any] = json.loads(run(ZONEFS_PY, "info", path, "--format", "json").stdout)
+        return found
 
     def zones(self, path: Path) -> dict[str, dict[str, Any]]:
         """What ``zonefs-py report`` says of a mount or device: its zones that have files, by file name."""

@@ -9,6 +9,7 @@ import os
 import threading
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -155,9 +156,9 @@ def opened() -> Iterator[Opened]:
         yield Opened(fs)
 
 
-def finished(queue: CopyJobs, *arguments: object, **more: object) -> JobResult:
+def finished(queue: CopyJobs, *arguments: Any, **more: Any) -> JobResult:
     """Submit a job and wait for it."""
-    result = queue.submit(*arguments, **more).wait(PATIENCE)  # type: ignore[arg-type]
+    result = queue.submit(*arguments, **more).wait(PATIENCE)
     assert result is not None
     return result
 

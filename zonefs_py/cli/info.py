@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from zonefs_py import __version__
-from zonefs_py.cli.common import is_device, open_for_reading, printable, read_superblock
+from zonefs_py.cli.common import is_device, naming, open_for_reading, printable, read_superblock
 from zonefs_py.cli.parameters import PATH, format_option
 from zonefs_py.device.stack_spec import device_paths, parse_spec
 from zonefs_py.device.zone_files import DESCRIPTION_NAME
@@ -38,7 +38,7 @@ def info(target: str, format_name: str) -> None:
 
 
 def _from_device(path: str) -> dict[str, Any]:
-    with open_for_reading(path) as device:
+    with naming(path), open_for_reading(path) as device:
         # We open it read-only, to look; what counts is whether others could write.
         writable = all(
             os.access(os.path.join(below, DESCRIPTION_NAME), os.W_OK, effective_ids=True)

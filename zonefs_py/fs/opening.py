@@ -6,7 +6,7 @@ import os
 
 from zonefs_py.config import MountOptions
 from zonefs_py.device.stack import open_stack
-from zonefs_py.errors import SuperblockError
+from zonefs_py.errors import DeviceError, SuperblockError
 from zonefs_py.fs.filesystem import Filesystem
 
 
@@ -23,6 +23,9 @@ def open_filesystem(device: str | os.PathLike[str], options: MountOptions | None
     except SuperblockError as exc:
         opened.close()
         raise SuperblockError(f"{opened.info.name}: {exc}; 'zonefs-py mkfs' formats a device") from None
+    except DeviceError as exc:
+        opened.close()
+        raise type(exc)(f"{opened.info.name}: {exc}") from exc
     except BaseException:
         opened.close()
         raise

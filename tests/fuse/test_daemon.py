@@ -42,14 +42,6 @@ from zonefs_py.control.socket_path import socket_path
 from zonefs_py.device.directory import open_device
 
 
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    """A place for devices and mounts, clean again at the end."""
-    site = Site(tmp_path)
-    yield site
-    site.clean_up()
-
-
 def as_root() -> None:
     """Skip what only root can do."""
     if os.geteuid() != 0:

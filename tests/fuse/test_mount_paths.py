@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,14 +22,6 @@ from tests.fuse.daemon_helpers import (
 )
 from zonefs_py.control.mounts import find_mount
 from zonefs_py.control.socket_path import socket_path
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    """A place for devices and mounts, clean again at the end."""
-    site = Site(tmp_path)
-    yield site
-    site.clean_up()
 
 
 def test_dots_behind_a_link_lead_where_the_kernel_goes(

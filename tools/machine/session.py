@@ -66,8 +66,15 @@ class Machine:
     """
 
     def __init__(
-        self, process: subprocess.Popen[bytes], port: socket.socket, directory: Path, claim: int, settings: Settings
+        self,
+        process: subprocess.Popen[bytes],
+        port: socket.socket,
+        directory: Path,
+        claim: int,
+        settings: Settings,
+        tools: Path,
     ) -> None:
+        self._tools = tools
         self._process = process
         self._port = port
         self._directory = directory
@@ -86,7 +93,10 @@ class Machine:
 
     @classmethod
     def start(cls, settings: Settings) -> Machine:
-        """Start a machine with its devices; raise :class:`VmError` before, :class:`MachineError` after it was started."""
+        """Start a machine with its devices.
+
+        Raises :class:`VmError` if nothing was started, :class:`MachineError` if the machine or a device failed.
+        """
         specs = parse_devices(list(settings.devices))
         shares = [_checked_share(share) for share in settings.shares]
         kernel, programs = Cache(settings.cache).prepare()
@@ -122,7 +132,7 @@ class Machine:
             shutil.rmtree(directory)
             os.close(claim)
             raise
-        machine = cls(process, ours, directory, claim, settings)
+        machine = cls(process, ours, directory, claim, settings, programs.modprobe.parent)
         try:
             machine._boot(specs)
         except BaseException:
@@ -152,7 +162,7 @@ class Machine:
         names = {f"ZONEFS_VM_DEVICE_{number}": path for number, path in enumerate(self.devices)}
         shares = [str(_checked_share(share)) for share in self._settings.shares]
         return {
-            "PATH": guest_path(os.environ.get("PATH", "")),
+            "PATH": f"{guest_path(os.environ.get('PATH', ''))}:{self._tools}",
             "HOME": "/root",
             "USER": "root",
             "LC_ALL": os.environ.get("LC_ALL") or "C.UTF-8",
@@ -193,9 +203,7 @@ class Machine:
         job = self.begin(argv, env=env, cwd=cwd)
         return self.finish(job, take, timeout=timeout, name=argv[0])
 
-    def begin(
-        self, argv: Sequence[str], *, env: Mapping[str, str] | None = None, cwd: str | Path | None = None
-    ) -> int:
+    def begin(self, argv: Sequence[str], *, env: Mapping[str, str] | None = None, cwd: str | Path | None = None) -> int:
         """Start a command and give its number, with which :meth:`finish` must be called."""
         request = {"argv": list(argv), "env": self.environment() | dict(env or {}), "cwd": str(cwd or Path.cwd())}
         return self._begin("R", json.dumps(request).encode())
@@ -358,9 +366,8 @@ def guest_path(path: str) -> str:
     directory of the interpreter that runs this."""
     own = os.path.dirname(os.path.realpath(sys.executable))
     directories = [own if os.path.basename(part) == "shims" else part for part in path.split(":") if part]
-    for standard in "/usr/local/sbin /usr/local/bin /usr/sbin /usr/bin /sbin /bin".split():
-        directories.append(standard)
-    return ":".join(dict.fromkeys(directories))
+    standard = "/usr/local/sbin /usr/local/bin /usr/sbin /usr/bin /sbin /bin".split()
+    return ":".join(dict.fromkeys([*directories, *standard]))
 
 
 def _checked_share(share: Path) -> Path:

@@ -162,7 +162,7 @@ class Machine:
         names = {f"ZONEFS_VM_DEVICE_{number}": path for number, path in enumerate(self.devices)}
         shares = [str(_checked_share(share)) for share in self._settings.shares]
         return {
-            "PATH": f"{guest_path(os.environ.get('PATH', ''))}:{self._tools}",
+            "PATH": guest_path(os.environ.get("PATH", ""), self._tools),
             "HOME": "/root",
             "USER": "root",
             "LC_ALL": os.environ.get("LC_ALL") or "C.UTF-8",
@@ -361,13 +361,16 @@ class Machine:
         return f"kernel log: {path}"
 
 
-def guest_path(path: str) -> str:
-    """PATH for commands: *path* without the shims of a version manager, which do not work inside, in their place the
-    directory of the interpreter that runs this."""
+def guest_path(path: str, tools: Path) -> str:
+    """PATH for commands: *path*, the standard directories, and *tools*, where modprobe is.
+
+    In place of the shims of a version manager, which do not work inside, stands the directory of the interpreter that
+    runs this.
+    """
     own = os.path.dirname(os.path.realpath(sys.executable))
     directories = [own if os.path.basename(part) == "shims" else part for part in path.split(":") if part]
     standard = "/usr/local/sbin /usr/local/bin /usr/sbin /usr/bin /sbin /bin".split()
-    return ":".join(dict.fromkeys([*directories, *standard]))
+    return ":".join(dict.fromkeys([*directories, *standard, str(tools)]))
 
 
 def _checked_share(share: Path) -> Path:

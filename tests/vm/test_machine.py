@@ -17,14 +17,16 @@ import pytest
 
 from tests.vm.conftest import Guest
 from tools.machine.errors import MachineError, VmError
+from tools.machine.packages import Cache
 from tools.machine.session import default_cache
+from tools.machine.specs import NULL_BLK_KEYS, SCSI_DEBUG_KEYS, ZNS_KEYS
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 VM = ROOT / "tools/vm"
 MACHINE_FAILED = 125
 
 
-def vm(*words: str | Path, **more: object) -> subprocess.CompletedProcess[str]:
+def vm(*words: str | Path) -> subprocess.CompletedProcess[str]:
     """Run tools/vm from outside."""
     return subprocess.run(
         [sys.executable, VM, *map(str, words)],
@@ -33,7 +35,6 @@ def vm(*words: str | Path, **more: object) -> subprocess.CompletedProcess[str]:
         text=True,
         timeout=600,
         check=False,
-        **more,  # type: ignore[call-overload] # what subprocess.run takes
     )
 
 
@@ -199,6 +200,21 @@ def test_nvmet(guest: Guest) -> None:
         guest.format(device)
         with guest.mounted(device) as directory:
             assert guest.shell('ls "$1/seq" | wc -l', directory) == "7\n"
+
+
+def test_the_keys_are_the_drivers(guest: Guest) -> None:
+    with guest.device("null_blk"):
+        features = guest.shell("cat /sys/kernel/config/nullb/features").strip().split(",")
+    assert set(NULL_BLK_KEYS) - {"zones"} <= set(features)
+    parameters = guest.shell("modinfo -F parm scsi_debug").splitlines()
+    assert set(SCSI_DEBUG_KEYS) <= {line.partition(":")[0] for line in parameters}
+    programs = Cache(default_cache()).programs()
+    assert programs is not None
+    known = set()
+    for model in ("nvme", "nvme-ns"):
+        done = subprocess.run([programs.qemu, "-device", f"{model},help"], capture_output=True, text=True, check=True)
+        known |= {line.partition("=")[0].strip() for line in done.stdout.splitlines()}
+    assert {key for key in ZNS_KEYS if {key, f"zoned.{key}"}.isdisjoint(known)} == {"zones", "size"}
 
 
 def test_what_the_kernel_refuses_is_said(guest: Guest) -> None:

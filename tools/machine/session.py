@@ -99,6 +99,8 @@ class Machine:
         """
         specs = parse_devices(list(settings.devices))
         shares = [_checked_share(share) for share in settings.shares]
+        if settings.kernel_log is not None and not os.access(settings.kernel_log.absolute().parent, os.W_OK):
+            raise VmError(f"the kernel log cannot be written to {settings.kernel_log}: no such directory, or not yours")
         kernel, programs = Cache(settings.cache).prepare()
         directory, claim = _own_directory()
         try:
@@ -258,8 +260,8 @@ class Machine:
         self._process.wait()
         self._reader.join()
         self._port.close()
-        if self._settings.kernel_log is not None and self._directory.exists():
-            shutil.copyfile(self._directory / "kernel.log", self._settings.kernel_log)
+        if self._settings.kernel_log is not None:
+            _copy_log(self._directory / "kernel.log", self._settings.kernel_log)
         shutil.rmtree(self._directory, ignore_errors=True)
         os.close(self._claim)
 
@@ -357,7 +359,7 @@ class Machine:
         for old in sorted(logs.glob("*.log"), key=lambda path: path.stat().st_mtime)[:-KEPT_LOGS]:
             old.unlink(missing_ok=True)
         path = logs / f"{self._directory.name.removeprefix(_DIRECTORY_PREFIX)}.log"
-        shutil.copyfile(self._directory / "kernel.log", path)
+        _copy_log(self._directory / "kernel.log", path)
         return f"kernel log: {path}"
 
 
@@ -380,6 +382,14 @@ def _checked_share(share: Path) -> Path:
     if not os.access(path, os.W_OK | os.X_OK):
         raise VmError(f"{share} cannot be shared: you may not write there")
     return path
+
+
+def _copy_log(log: Path, target: Path) -> None:
+    """Copy the kernel log, which is empty if QEMU did not get as far as to make it."""
+    try:
+        target.write_bytes(log.read_bytes() if log.exists() else b"")
+    except OSError as exc:
+        raise MachineError(f"the kernel log cannot be written to {target}: {exc.strerror}") from exc
 
 
 def _text(path: Path) -> str:

@@ -311,8 +311,8 @@ def test_a_machine_with_a_name_until_its_kernel_panics() -> None:
         assert vm("exec", "--name", name, "--", "sh", "-c", f"echo kept >{share}/file").returncode == 0
         assert (share / "file").read_text() == "kept\n"
 
-        crash = vm("exec", "--name", name, "--", "sh", "-c", "echo before; echo c >/proc/sysrq-trigger; sleep 1000")
-        assert (crash.returncode, crash.stdout) == (MACHINE_FAILED, "before\n")
+        crash = vm("exec", "--name", name, "--", "sh", "-c", "echo c >/proc/sysrq-trigger; sleep 1000")
+        assert (crash.returncode, crash.stdout) == (MACHINE_FAILED, "")
         assert crash.stderr.startswith("vm: the kernel panicked: sysrq triggered crash; kernel log: ")
         log = Path(crash.stderr.rpartition("kernel log: ")[2].strip())
         assert "Kernel panic - not syncing: sysrq triggered crash" in log.read_text(errors="replace")

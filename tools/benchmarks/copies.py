@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tools.benchmarks.common import MIB, BenchError, Notes, info, mounted, progress, rotated, run
+from tools.benchmarks.common import MIB, BenchError, Notes, info, mounted, progress, rotated, run, settle
 from tools.benchmarks.places import kind_of, label, place
 
 FICLONE = 0x40049409
@@ -153,8 +153,7 @@ class Copies:
     def _measure(self, way: str, destination: Path, copy: Callable[[], float]) -> None:
         """Copy to *destination*, which is empty, note the time, and empty it again."""
         for _ in range(REPEATS.get(way, 1) + (way not in self.seconds)):
-            # What was written before must not be on its way to the disk meanwhile.
-            os.sync()
+            settle(self._plain)
             taken = copy()
             if way in self.seconds:
                 self.seconds[way].append(taken)
@@ -172,6 +171,9 @@ def measure_copies(
     """Measure in all *places* that can be had; return the result's section ``copy``."""
     rows: list[dict[str, Any]] = []
     for name in places:
+        if any(row["place"] == name for row in rows):
+            notes.skip(f"copies on {label(name, name)}", f"the directory that was measured is on {name}, too")
+            continue
         try:
             rows += _measure_place(tool, work, name, sizes, runs)
         except BenchError as exc:

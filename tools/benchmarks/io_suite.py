@@ -9,7 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tools.benchmarks.common import MIB, BenchError, Notes, check_room, host_filesystem, mounted, progress, rotated
+from tools.benchmarks.common import (
+    MIB,
+    BenchError,
+    Notes,
+    check_room,
+    host_filesystem,
+    mounted,
+    progress,
+    rotated,
+    settle,
+)
 from tools.benchmarks.common import run as run_program
 from tools.benchmarks.fio import FILES, Cell, cells, job_file, measure
 from tools.benchmarks.targets import (
@@ -67,7 +77,7 @@ def measure_io(tool: str, work: Path, options: IoOptions, notes: Notes) -> dict[
             size = min(options.zone_size, *capacities) // MIB * MIB
             if not size:
                 raise BenchError("the zones of a peer hold less than 1 MiB")
-            found = _measure_cells(targets, options, size)
+            found = _measure_cells(targets, work, options, size)
         finally:
             for target in targets:
                 remove(target)
@@ -136,7 +146,7 @@ def _make_device(tool: str, work: Path, name: str, options: IoOptions) -> Path:
     return device
 
 
-def _measure_cells(targets: list[Target], options: IoOptions, size: int) -> list[dict[str, Any]]:
+def _measure_cells(targets: list[Target], work: Path, options: IoOptions, size: int) -> list[dict[str, Any]]:
     for target in targets:
         progress(f"{target.label}: filling files")
         # Written once too is what will be written: memory and disk that nothing ever used are slower the first time.
@@ -152,19 +162,18 @@ def _measure_cells(targets: list[Target], options: IoOptions, size: int) -> list
             percent = (number * options.runs + turn) * 100 // (len(wanted) * options.runs)
             progress(f"{cell}, run {turn + 1} of {options.runs} ({percent} %)")
             for target in rotated([target for target in targets if target.has(cell)], turn):
-                runs[target.name].append(_measure_target(cell, target, options, size))
+                runs[target.name].append(_measure_target(cell, target, work, options, size))
         described = {"operation": cell.operation, "block": cell.block, "jobs": cell.jobs, "engine": cell.engine}
         found.append({**described, "runs": runs})
     progress("")
     return found
 
 
-def _measure_target(cell: Cell, target: Target, options: IoOptions, size: int) -> dict[str, Any]:
+def _measure_target(cell: Cell, target: Target, work: Path, options: IoOptions, size: int) -> dict[str, Any]:
     if cell.writes:
         for path in target.write_files:
             empty(path)
-        # What was written before must not be on its way to the disk meanwhile.
-        os.sync()
+        settle(work)
     job = job_file(
         cell, target.read_files, target.write_files, direct=target.direct, size=size, seconds=options.seconds
     )

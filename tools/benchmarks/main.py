@@ -127,6 +127,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line; ``suites`` is what to measure. Leaves with status 2 if it makes no sense."""
     options = parser()
     found = options.parse_args(arguments)
+    found.out = found.out.resolve()
     found.suites = [suite for suite in SUITES if getattr(found, suite) or found.all]
     if found.vm and found.suites:
         options.error("--vm measures in the machine only; run it by itself")
@@ -209,7 +210,7 @@ def measure(options: argparse.Namespace) -> bool:
         measure_suite = {"io": _io, "copy": _copy, "scale": _scale}[suite]
         try:
             result[suite] = measure_suite(tool, options, notes)
-        except BenchError as exc:
+        except (BenchError, OSError) as exc:
             # The figures of the other suites are worth having all the same.
             notes.skip(f"--{suite}", exc)
             failed = True
@@ -225,7 +226,7 @@ def measure(options: argparse.Namespace) -> bool:
 
 
 def _io(tool: str, options: argparse.Namespace, notes: Notes) -> dict[str, Any]:
-    runs, zone_size, seconds = (1, 64 * MIB, 0.1) if options.quick else (3, 256 * MIB, 0.4)
+    runs, zone_size, seconds = (1, 64 * MIB, 0.1) if options.quick else (3, 256 * MIB, 0.3)
     how = IoOptions(
         runs=options.runs or runs,
         zone_size=64 * MIB if options.small else zone_size,
@@ -242,7 +243,7 @@ def _io(tool: str, options: argparse.Namespace, notes: Notes) -> dict[str, Any]:
 
 
 def _copy(tool: str, options: argparse.Namespace, notes: Notes) -> dict[str, Any]:
-    zone_sizes = options.sizes or ([64 * MIB, 256 * MIB] if options.quick else [256 * MIB, GIB])
+    zone_sizes = options.sizes or ([16 * MIB, 64 * MIB] if options.quick else [256 * MIB, GIB])
     runs = options.runs or (1 if options.quick else 3)
     where = options.places or list(PLACES)
     return _in_directory(options.directory, lambda work: measure_copies(tool, work, where, zone_sizes, runs, notes))

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tools.benchmarks.common import BenchError, info, progress, run
+from tools.benchmarks.common import BenchError, info, progress, run, settle
 from tools.benchmarks.places import kind_of
 
 STEPS = ("create", "mkfs", "mount", "ls -l", "report", "umount", "stat")
@@ -84,7 +84,7 @@ def _measure_device(tool: str, work: Path, zones: int, prefix: str) -> dict[str,
             run(tool, "umount", mount_point)
         shutil.rmtree(device, ignore_errors=True)
         # Or the file system would still be busy with them when the next device is made.
-        os.sync()
+        settle(work)
     return {"seconds": seconds, "memory_bytes": memory}
 
 

@@ -281,6 +281,7 @@ class TestTables:
     def test_small_blocks_are_counted_and_large_ones_weighed(self) -> None:
         assert tables.rate(14_200.4, 4 * KIB) == "14,200/s"
         assert tables.rate(1000, MIB) == "1.05 GB/s"
+        assert tables.rate(50, 64 * KIB) == "3.28 MB/s"
 
     def test_every_row_of_every_table_has_all_columns(self, result: dict[str, Any]) -> None:
         columns = None

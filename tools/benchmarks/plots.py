@@ -192,6 +192,8 @@ def copies(copy: dict[str, Any], path: Path) -> None:
                     [line],
                     marker="o" if largest else "D",
                     markersize=6 if largest else 5,
+                    # Where both meet, the hollow one stays visible.
+                    zorder=2 if largest else 3,
                     color=colour,
                     markerfacecolor=colour if largest else "white",
                 )

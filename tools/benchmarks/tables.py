@@ -50,7 +50,8 @@ def rate(operations_per_second: float, block: int) -> str:
     """A rate in the unit that suits the block: operations for small ones, bytes for others."""
     if block < 64 * KIB:
         return f"{operations_per_second:,.0f}/s"
-    return f"{operations_per_second * block / 1e9:.2f} GB/s"
+    bytes_per_second = operations_per_second * block
+    return f"{bytes_per_second / 1e9:.2f} GB/s" if bytes_per_second >= 1e8 else f"{figure(bytes_per_second / 1e6)} MB/s"
 
 
 def comparisons(targets: Sequence[dict[str, Any]]) -> list[tuple[dict[str, Any], dict[str, Any]]]:

@@ -293,11 +293,14 @@ class TestTables:
             assert line.count("|") == columns, line
 
     def test_ratios_have_their_spread_and_what_was_not_measured_a_dash(self, result: dict[str, Any]) -> None:
-        (line,) = [
-            line for line in tables.headline_lines(result["io"]) if line.startswith("| sequential write | 4 KiB")
-        ]
+        lines = tables.headline_lines(result["io"])
+        (line,) = [line for line in lines if line.startswith("| sequential write | 4 KiB")]
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         assert cells[4:] == ["1,500/s", "100/s", "-", "142/s", "0.0750 (0.0500-0.100)", "-", "0.713 (0.625-0.800)", "-"]
+
+    def test_what_was_measured_nowhere_has_no_column(self, result: dict[str, Any]) -> None:
+        cells = [cell for cell in result["io"]["cells"] if cell["operation"] == "write"]
+        assert not any("passthrough" in line or "| - |" in line for line in tables.rate_table(result["io"], cells))
 
     def test_the_headline_has_the_four_cells_that_say_most(self, result: dict[str, Any]) -> None:
         assert len(tables.headline_lines(result["io"])) == 2 + 4

@@ -69,8 +69,8 @@ def cell_words(cell: dict[str, Any]) -> list[str]:
 
 
 def rate_table(io: dict[str, Any], cells: Sequence[dict[str, Any]], first: Sequence[str] = ()) -> list[str]:
-    """Rates of all targets, and ratios with their spread."""
-    targets = io["targets"]
+    """Rates of all targets in which any of *cells* was measured, and ratios with their spread."""
+    targets = [target for target in io["targets"] if any(target["name"] in cell["runs"] for cell in cells)]
     pairs = comparisons(targets)
     head = [*first, "block", "jobs", "engine", *(target["label"] for target in targets)]
     head += [f"{mine['label']} / {other['label']}" for mine, other in pairs]

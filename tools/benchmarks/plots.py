@@ -60,10 +60,10 @@ def short(value: float, _position: object = None) -> str:
     return f"{value:,.10g}"
 
 
-def logarithmic(axis: Any) -> None:
-    """Make an axis logarithmic, with labels for decades in plain numbers."""
+def logarithmic(axis: Any, steps: tuple[int, ...] = (1,)) -> None:
+    """Make an axis logarithmic, with labels in plain numbers at *steps* of each decade."""
     axis.axes.set_xscale("log") if axis.axis_name == "x" else axis.axes.set_yscale("log")
-    axis.set_major_locator(LogLocator(base=10, numticks=12))
+    axis.set_major_locator(LogLocator(base=10, subs=steps, numticks=12))
     axis.set_major_formatter(FuncFormatter(short))
     axis.set_minor_formatter(NullFormatter())
 
@@ -233,12 +233,13 @@ def scale(section: dict[str, Any], path: Path) -> None:
         left.plot([x for x, _ in points], [y for _, y in points], color=colour, marker=marker, markersize=5, label=step)
     left.set_title("time for each zone")
     left.set_ylabel("time for each zone (µs)")
-    logarithmic(left.yaxis)
+    logarithmic(left.yaxis, (1, 2, 5))
     left.legend(loc="center left", bbox_to_anchor=(1, 0.5))
-    right.plot(zones, [memory_per_zone(row, smallest) for row in rows], color=BLUE, marker="o", markersize=5)
+    memory = [memory_per_zone(row, smallest) for row in rows]
+    right.plot(zones, memory, color=BLUE, marker="o", markersize=5)
     right.set_title("memory of the daemon for each zone, after ls -l")
     right.set_ylabel("memory for each zone (bytes)")
-    right.set_ylim(bottom=0)
+    right.set_ylim(0, max([*memory, 1]) * 1.15)
     right.yaxis.set_major_formatter(FuncFormatter(short))
     for panel in (left, right):
         logarithmic(panel.xaxis)

@@ -55,9 +55,9 @@ def replace_section(text: str, name: str, lines: list[str]) -> str:
 
 def sections(result: dict[str, Any], images: str) -> dict[str, list[str]]:
     """The sections of docs/performance.md that *result* can fill; *images* is the directory of the plots."""
-    found: dict[str, list[str]] = {"machine": tables.machine_lines(result)}
-    if goals := outcomes(result):
-        found["goals"] = tables.goal_lines(goals)
+    goals = outcomes(result)
+    none = ["This result is too small to tell about the goals."]
+    found = {"machine": tables.machine_lines(result), "goals": tables.goal_lines(goals) if goals else none}
     renderers = {"io": tables.io_lines, "copy": tables.copy_lines, "scale": tables.scale_lines}
     for name, render in renderers.items():
         if name in result:
@@ -81,7 +81,7 @@ def publish(out: Path, root: Path = ROOT) -> list[Path]:
     for name, lines in sections(result, "images").items():
         texts[page] = replace_section(texts[page], name, lines)
     if "io" in result:
-        lines = [*tables.headline_lines(result["io"]), "", *tables.machine_lines(result)]
+        lines = [*tables.headline_lines(result["io"]), "", *tables.machine_lines(result, left_out=False)]
         texts[readme] = replace_section(texts[readme], "headline", lines)
     kernel = out / KERNEL_DIRECTORY
     if (kernel / "bench.json").exists():

@@ -204,13 +204,13 @@ def runs_text(section: dict[str, Any]) -> str:
     return f"Medians of {section['runs']} runs." if section["runs"] > 1 else "One run."
 
 
-def machine_lines(result: dict[str, Any]) -> list[str]:
-    """What was measured on, and what to keep in mind."""
+def machine_lines(result: dict[str, Any], *, left_out: bool = True) -> list[str]:
+    """What was measured on, what to keep in mind and, if wanted, what was left out."""
     lines = [sentence(result["machine"])]
     if result["quick"]:
         lines += ["", "**A quick run: it shows that everything works, its figures are rough.**"]
     lines += [f"\n**Warning:** {text}." for text in result["warnings"]]
-    lines += [f"\nLeft out: {text}." for text in result["skipped"]]
+    lines += [f"\nLeft out: {text}." for text in result["skipped"] if left_out]
     return lines
 
 

@@ -443,6 +443,8 @@ class TestCommandLine:
             (["--directory", "/nowhere"], "/nowhere: not a directory"),
             (["--publish", "--quick"], "--quick: nothing is measured"),
             (["--vm", "--io"], "--vm"),
+            (["--vm", "--quick"], "--quick: nothing is measured here"),
+            (["--publish", "--command", "zonefs-py"], "--command: nothing is measured"),
             (["--fast"], "--fast"),
         ],
     )
@@ -459,10 +461,12 @@ class TestCommandLine:
         assert main.counts("5000,100") == [100, 5000]
 
     def test_the_machine_gets_devices_share_and_command(self) -> None:
-        command = vm.command("/bin/zonefs-py", Path("/out"), runs=2, seconds=60)
+        command = vm.command("/bin/zonefs-py", Path("/out"), runs=2, seconds=60, busy="it hums")
         assert command.count("--device") == 2
         assert command[command.index("--share") + 1] == "/out"
         inside = command[command.index("--") + 1 :]
         assert inside[:2] == ["bash", "-c"]
         options = main.parse(inside[inside.index(str(ROOT / "tools/bench")) + 1 :])
         assert (options.suites, options.single, options.runs) == (["io"], True, 2)
+        assert options.warning == "outside, it hums"
+        assert "--warning" not in vm.command("/bin/zonefs-py", Path("/out"), runs=2, seconds=60, busy=None)

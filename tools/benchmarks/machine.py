@@ -35,18 +35,24 @@ def memory_bytes(meminfo: str, name: str = "MemTotal") -> int:
     return int(found[1]) * 1024
 
 
+def busy_text() -> str | None:
+    """What to say of this machine if it is too busy now, else None."""
+    load, processors = os.getloadavg()[0], len(os.sched_getaffinity(0))
+    if not is_busy(load, processors):
+        return None
+    return f"the machine is busy: load average {load:.2f} with {processors} processors; figures are doubtful"
+
+
 def describe(tool: str, notes: Notes) -> dict[str, Any]:
     """Describe this machine, and warn if it is busy."""
-    load = os.getloadavg()[0]
-    processors = len(os.sched_getaffinity(0))
-    if is_busy(load, processors):
-        notes.warn(f"the machine is busy: load average {load:.2f} with {processors} processors; figures are doubtful")
+    if text := busy_text():
+        notes.warn(text)
     libfuse = "unknown"
     with contextlib.suppress(BenchError):
         libfuse = run("pkg-config", "--modversion", "fuse3").strip()
     return {
         "processor": processor_name(Path("/proc/cpuinfo").read_text()),
-        "processors": processors,
+        "processors": len(os.sched_getaffinity(0)),
         "memory_bytes": memory_bytes(Path("/proc/meminfo").read_text()),
         "kernel": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
@@ -54,7 +60,7 @@ def describe(tool: str, notes: Notes) -> dict[str, Any]:
         "zonefs_py": run(tool, "--version").strip().split()[-1],
         "fio": run("fio", "--version").strip().removeprefix("fio-"),
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "load_average": load,
+        "load_average": os.getloadavg()[0],
     }
 
 

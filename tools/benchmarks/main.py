@@ -114,6 +114,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument(
         "--out", type=Path, metavar="DIR", default=ROOT / "logs/bench", help="where results go (logs/bench)"
     )
+    found.add_argument("--warning", metavar="TEXT", help="record this with the result, as what makes it doubtful")
     found.add_argument("--command", help="the zonefs-py to measure (that of .venv, which is made if it is missing)")
     found.add_argument(
         "--publish",
@@ -142,8 +143,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         for name in names:
             if getattr(found, name) and suite not in found.suites:
                 options.error(f"--{name.replace('_', '-')} belongs to --{suite}, which is not measured")
-    for option in ("runs", "quick", "directory"):
-        if getattr(found, option) and not found.suites and not (found.vm and option == "runs"):
+    for option in ("runs", "quick", "directory", "warning", "command"):
+        if getattr(found, option) and not found.suites and not (found.vm and option in ("runs", "command")):
             options.error(f"--{option}: nothing is measured{' here' * found.vm}; add --io, --copy, --scale or --all")
     if found.directory and not found.directory.is_dir():
         options.error(f"--directory {found.directory}: not a directory")
@@ -198,6 +199,8 @@ def draw(out: Path, notes: Notes) -> None:
 def measure(options: argparse.Namespace) -> bool:
     """Measure and write what *options* ask for; return whether all of it succeeded."""
     notes = Notes()
+    if options.warning:
+        notes.warn(options.warning)
     tool = find_command(options.command) if options.command else set_up(options.suites)
     result: dict[str, Any] = {
         "schema": publish.SCHEMA,

@@ -309,6 +309,9 @@ class TestTables:
         smallest, row, _ = result["scale"]["rows"]
         assert tables.per_zone(row, smallest, "mount") == pytest.approx(100)
         assert tables.memory_per_zone(row, smallest) == pytest.approx(MIB / 1000)
+        # A device that happened to be faster than the smallest tells nothing about its zones.
+        result["scale"]["rows"][1]["runs"] = [scale_run(0.4, 31 * MIB)]
+        assert "| mount, µs a zone | - | 16.0 |" in tables.scale_lines(result["scale"])
 
     def test_what_makes_figures_doubtful_is_shown(self, result: dict[str, Any]) -> None:
         text = "\n".join(tables.machine_lines(result))

@@ -163,6 +163,11 @@ def memory_per_zone(row: dict[str, Any], smallest: dict[str, Any]) -> float:
     return (here - fixed) / zones
 
 
+def cost(value: float) -> str:
+    """What each zone costs, or a dash if that is less than the fixed costs vary."""
+    return figure(value) if value > 0 else NONE
+
+
 def scale_lines(scale: dict[str, Any]) -> list[str]:
     """Everything about many zones."""
     smallest, *rows = scale["rows"]
@@ -178,11 +183,11 @@ def scale_lines(scale: dict[str, Any]) -> list[str]:
         ]
         for name in rows[0]["runs"][0]["memory_bytes"]
     ]
-    each = [[f"{step}, µs a zone", *(figure(per_zone(row, smallest, step)) for row in rows)] for step in STEPS]
-    each.append(["memory, bytes a zone", *(figure(memory_per_zone(row, smallest)) for row in rows)])
+    each = [[f"{step}, µs a zone", *(cost(per_zone(row, smallest, step)) for row in rows)] for step in STEPS]
+    each.append(["memory, bytes a zone", *(cost(memory_per_zone(row, smallest)) for row in rows)])
     text = (
         f"Devices on {scale['filesystem']}. {runs_text(scale)} What each zone costs is without the fixed costs, which "
-        f"a device of {smallest['zones']} zones shows."
+        f"a device of {smallest['zones']} zones shows; a dash is less than these vary."
     )
     return [text, "", *table(head, [*seconds, *memory]), "", *table(head, each)]
 

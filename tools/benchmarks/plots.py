@@ -34,7 +34,8 @@ GREY, BLUE, SKY, VERMILION, GREEN, PURPLE, ORANGE = (
 )
 STYLES = {"raw": (GREY, "s"), "ours": (BLUE, "o"), "passthrough": (SKY, "D"), "device": (PURPLE, "P")}
 PEER_STYLES = ((VERMILION, "^"), (GREEN, "v"), (ORANGE, "X"))
-SETTINGS = {
+# Any: newer versions of matplotlib list the names of all settings in their types, older ones do not.
+SETTINGS: Any = {
     "font.size": 9,
     "axes.titlesize": 9,
     "axes.titleweight": "bold",

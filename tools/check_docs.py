@@ -121,7 +121,7 @@ def check_commands(document: Path, text: str, outcome: Outcome) -> None:
         for name, rest in COMMAND.findall(re.sub(r"\$\([^)]*\)", "", span)):
             where = f"{document.relative_to(ROOT)}: zonefs-py {name}"
             words = [name]
-            if name == "zone" and (action := re.match(r"\s+([a-z]+)\b", rest)):
+            if name in ("zone", "snapshot") and (action := re.match(r"\s+([a-z]+)\b", rest)):
                 words.append(action[1])
             helped = help_of(*words) if name in commands() else None
             outcome.check(helped is not None, f"{where}{rest}: there is no such command")

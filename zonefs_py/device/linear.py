@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from zonefs_py.device.base import ZonedDevice
 from zonefs_py.device.copy_command import check_command
@@ -278,6 +278,12 @@ class LinearDevice(ZonedDevice):
                 CopyRange(source - row.start + row.offset, destination - to.start + to.offset, length),
             )
         return to.device, there
+
+    def copy_out(self, number: int, length: int, descriptor: int, progress: Callable[[int], None]) -> bool:
+        with self._gate:
+            device, there = self._table.zone(number)
+            with _naming(device):
+                return device.copy_out(there, length, descriptor, progress)
 
     def force_conditions(self, numbers: Iterable[int], condition: ZoneCondition | None) -> None:
         """All zones of one part change or none; where a part fails, those before it have changed."""

@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
 from enum import Enum
 from itertools import groupby
 from typing import NamedTuple
@@ -59,7 +59,13 @@ class CopyCounters:
 
     def __add__(self, more: CopyCounters) -> CopyCounters:
         """Return both together."""
-        return CopyCounters(*map(sum, zip(astuple(self), astuple(more), strict=True)))
+        return CopyCounters(
+            self.copies + more.copies,
+            self.commands + more.commands,
+            self.bytes + more.bytes,
+            self.errors + more.errors,
+            self.nanoseconds + more.nanoseconds,
+        )
 
 
 @dataclass(frozen=True)

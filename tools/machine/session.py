@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import queue
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -26,7 +28,7 @@ from tools.machine.protocol import Decoder, frame
 from tools.machine.specs import DeviceSpec, parse_device, parse_devices
 
 KEPT_LOGS = 20
-SIGKILL = 9
+_DIRECTORY_PREFIX = "zonefs-py-vm-"
 
 
 def default_cache() -> Path:
@@ -63,10 +65,13 @@ class Machine:
     QEMU is killed when the thread that started it ends, however it ends.
     """
 
-    def __init__(self, process: subprocess.Popen[bytes], port: socket.socket, directory: Path, settings: Settings) -> None:
+    def __init__(
+        self, process: subprocess.Popen[bytes], port: socket.socket, directory: Path, claim: int, settings: Settings
+    ) -> None:
         self._process = process
         self._port = port
         self._directory = directory
+        self._claim = claim
         self._settings = settings
         self._lock = threading.Lock()
         self._jobs: dict[int, queue.SimpleQueue[tuple[str, bytes]]] = {0: queue.SimpleQueue()}
@@ -85,7 +90,7 @@ class Machine:
         specs = parse_devices(list(settings.devices))
         shares = [_checked_share(share) for share in settings.shares]
         kernel, programs = Cache(settings.cache).prepare()
-        directory = Path(tempfile.mkdtemp(prefix="zonefs-py-vm-"))
+        directory, claim = _own_directory()
         try:
             initrd = directory / "initrd"
             guest = qemu.Guest(python=os.path.realpath(sys.executable), shares=shares)
@@ -115,8 +120,9 @@ class Machine:
                     )
         except BaseException:
             shutil.rmtree(directory)
+            os.close(claim)
             raise
-        machine = cls(process, ours, directory, settings)
+        machine = cls(process, ours, directory, claim, settings)
         try:
             machine._boot(specs)
         except BaseException:
@@ -184,16 +190,32 @@ class Machine:
         signal ended it. After *timeout* seconds its process group is killed and :class:`MachineError` raised, as it is
         when the machine dies. So is whoever interrupts this.
         """
+        job = self.begin(argv, env=env, cwd=cwd)
+        return self.finish(job, take, timeout=timeout, name=argv[0])
+
+    def begin(
+        self, argv: Sequence[str], *, env: Mapping[str, str] | None = None, cwd: str | Path | None = None
+    ) -> int:
+        """Start a command and give its number, with which :meth:`finish` must be called."""
         request = {"argv": list(argv), "env": self.environment() | dict(env or {}), "cwd": str(cwd or Path.cwd())}
-        job = self._begin("R", json.dumps(request).encode())
+        return self._begin("R", json.dumps(request).encode())
+
+    def finish(
+        self, job: int, take: Callable[[str, bytes], None], *, timeout: float | None = None, name: str = "the command"
+    ) -> int:
+        """Wait for the end of a command, as :meth:`stream` does."""
         try:
-            result = self._wait(job, timeout, f"{argv[0]} did not end", take)
+            result = self._wait(job, timeout, f"{name} did not end", take)
         except BaseException:
-            self._send(frame("K", job, str(SIGKILL).encode()))
+            self.kill(job)
             raise
         if "error" in result:
             raise MachineError(str(result["error"]))
         return int(result["status"])
+
+    def kill(self, job: int, number: int = signal.SIGKILL) -> None:
+        """Send a signal to the process group of a command; nothing happens if it has ended."""
+        self._send(frame("K", job, str(int(number)).encode()))
 
     def add_device(self, text: str) -> str:
         """Make one more device and give its path inside; ZNS devices can be made at the start only."""
@@ -219,7 +241,9 @@ class Machine:
         return result
 
     def close(self) -> None:
-        """End the machine at once. What it wrote to shares stays."""
+        """End the machine at once. What it wrote to shares stays. A second call does nothing."""
+        if self._closing:
+            return
         self._closing = True
         if self._process.poll() is None:
             self._process.kill()
@@ -229,6 +253,7 @@ class Machine:
         if self._settings.kernel_log is not None and self._directory.exists():
             shutil.copyfile(self._directory / "kernel.log", self._settings.kernel_log)
         shutil.rmtree(self._directory, ignore_errors=True)
+        os.close(self._claim)
 
     def _begin(self, kind: str, payload: bytes) -> int:
         with self._lock:
@@ -323,7 +348,7 @@ class Machine:
         logs.mkdir(parents=True, exist_ok=True)
         for old in sorted(logs.glob("*.log"), key=lambda path: path.stat().st_mtime)[:-KEPT_LOGS]:
             old.unlink(missing_ok=True)
-        path = logs / f"{self._directory.name.removeprefix('zonefs-py-vm-')}.log"
+        path = logs / f"{self._directory.name.removeprefix(_DIRECTORY_PREFIX)}.log"
         shutil.copyfile(self._directory / "kernel.log", path)
         return f"kernel log: {path}"
 
@@ -352,3 +377,25 @@ def _text(path: Path) -> str:
         return path.read_text(errors="replace")
     except FileNotFoundError:
         return ""
+
+
+def _own_directory() -> tuple[Path, int]:
+    """A temporary directory, and a descriptor that holds its lock; remove those whose owners were killed."""
+    for path in Path(tempfile.gettempdir()).glob(f"{_DIRECTORY_PREFIX}*"):
+        try:
+            if path.lstat().st_uid != os.geteuid() or time.time() - path.lstat().st_mtime < 60:
+                continue  # a young one may not have its lock yet
+            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        except OSError:
+            continue
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(path, ignore_errors=True)
+        except BlockingIOError:
+            pass
+        finally:
+            os.close(descriptor)
+    directory = Path(tempfile.mkdtemp(prefix=_DIRECTORY_PREFIX))
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    return directory, descriptor

@@ -317,7 +317,7 @@ def _open_locked(library: str, node: str, facts: BlockFacts, *, read_only: bool)
 def _explain(name: str, exc: OSError, *, read_only: bool) -> UserError:
     """What a user is told when *name* could not be opened."""
     if not is_write_protected(exc):
-        return UserError(f"{name}: {exc.strerror}")
+        return UserError(f"{name} cannot be opened: {exc.strerror}")
     if not read_only and os.access(name, os.R_OK, effective_ids=True):
         return DeviceReadOnly(f"{name}: no permission to write it; a read-only mount (-o ro) may do")
     return UserError(f"{name}: no permission to open it; root may, and most often the members of its group")

@@ -149,7 +149,7 @@ find_programs() {
 	done
 	[[ -n $candidate ]] || die "zonefs-py is neither in \$ZONEFS_PY_BIN nor in a virtual environment nor in PATH: run tools/quickstart"
 	export ZONEFS_PY=$candidate/zonefs-py MKZONEFS=$candidate/mkzonefs MOUNT_HELPER=$candidate/mount.fuse.zonefs-py
-	export ZIO=$REPO/tools/zio PATIENCE=$((TIMEOUT < 60 ? 10 : TIMEOUT / 6))
+	export ZIO=$REPO/tools/zio PATIENCE=$((TIMEOUT <= 60 ? 10 : TIMEOUT / 4))
 	# Resolved once: the python3 of a version manager is a script that costs more than a whole test step.
 	ZIO_PYTHON=$(python3 -c 'import sys; print(sys.executable)') || die "python3 does not run"
 	export ZIO_PYTHON

@@ -94,6 +94,12 @@ def test_a_partition_is_refused_with_the_way_out(node: Path, tmp_path: Path) -> 
         open_block_device(node, sysfs=pretend(tmp_path, node, partition=True))
 
 
+@pytest.mark.parametrize("granularity", ["8192", "16384", "4104"])
+def test_blocks_larger_than_the_superblock_are_refused(node: Path, tmp_path: Path, granularity: str) -> None:
+    with pytest.raises(DeviceFormatError, match=f"blocks of {granularity} bytes; zonefs takes 4096 at most"):
+        open_block_device(node, sysfs=pretend(tmp_path, node, queue__zone_write_granularity=granularity))
+
+
 def test_a_write_protected_device_is_not_opened_for_writing(node: Path, tmp_path: Path) -> None:
     with pytest.raises(DeviceReadOnly, match="write-protected; a read-only mount"):
         open_block_device(node, sysfs=pretend(tmp_path, node, ro="1"))

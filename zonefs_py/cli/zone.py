@@ -97,7 +97,10 @@ def _check_manageable(op: ZoneOp, zone: Zone) -> None:
     if zone.is_conventional:
         raise UserError(f"zone {zone.number} is conventional: it has no write pointer to {op.name.lower()}")
     if zone.condition in _BROKEN:
-        raise UserError(f"zone {zone.number} is {CONDITION_NAMES[zone.condition]}; 'zone online' brings it back")
+        raise UserError(
+            f"zone {zone.number} is {CONDITION_NAMES[zone.condition]};"
+            " 'zone online' brings it back if the device is emulated"
+        )
 
 
 def _force(name: str, target: str, words: tuple[str, ...], *, all_zones: bool) -> None:

@@ -288,6 +288,18 @@ def test_ranges_are_copied(path: str) -> None:
         assert device.read(5 * 4 * MIB, 36 * KIB) == pattern(8192, 32 * KIB) + pattern(0, 4 * KIB)
 
 
+def test_it_is_cloned(path: str, tmp_path: Path) -> None:
+    run("mkfs", path, "-L", "real")
+    with Filesystem(open_stack(path)) as fs:
+        handle = fs.open("seq/1", os.O_WRONLY | os.O_DIRECT)
+        fs.write(handle, 0, pattern(0, 5 * BLOCK))
+    run("clone", path, tmp_path / "clone", "--data")
+    assert zones(tmp_path / "clone") == zones(path)
+    with Filesystem(open_stack(str(tmp_path / "clone"))) as fs:
+        assert fs.superblock.label_text == "real"
+        assert fs.read(fs.open("seq/1", os.O_RDONLY), 0, 6 * BLOCK) == pattern(0, 5 * BLOCK)
+
+
 def test_a_slice_of_it_with_faults_is_a_file_system(path: str, tmp_path: Path) -> None:
     rules = tmp_path / "rules.json"
     rules.write_text('{"version": 1, "rules": [{"operation": "write", "zones": 3, "effect": "fail", "first": 2}]}')

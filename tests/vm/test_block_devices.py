@@ -17,7 +17,7 @@ from .zns_devices import LIMITS, device_texts
 
 ROOT = Path(__file__).resolve().parents[2]
 INSIDE = Path(__file__).parent / "inside"
-SECONDS = 1500.0
+SECONDS = 1800.0
 
 SCRIPT_ZNS = "zns:zones=16,zone_size=4M,zone_capacity=3M,max_open=4,max_active=6"
 
@@ -35,19 +35,19 @@ class Suite:
 SUITES = {
     "null_blk": Suite(
         "null_blk:zone_size=4M,zones=16,zone_nr_conv=4,blocksize=4096",
-        "0001,0009,0020,0025,0034,0035,0113,0205,0300,0305,0322,0331,0336,0600,0604,0617,0621,0633,0700",
+        "0009,0025,0034,0035,0113,0205,0305,0322,0331,0600,0604,0617,0621,0700",
     ),
     "null_blk with limits": Suite(
         "null_blk:zone_size=4M,zone_capacity=3M,zones=16,blocksize=512,zone_max_open=4,zone_max_active=6",
-        "0008,0303,0321,0337,0503,0504,0505,0510,0521,0525",
+        "0008,0303,0337,0503,0504,0505,0521",
     ),
     "scsi_debug": Suite(
         "scsi_debug:zone_size_mb=4,dev_size_mb=64,zone_nr_conv=4,sector_size=4096,zone_max_open=4,delay=0",
-        "0025,0205,0300,0331,0601,0617",
+        "0205,0300,0331,0601,0617",
         # SCSI disks cannot be made to have a bad zone.
         frozenset({"0617"}),
     ),
-    "zns": Suite(SCRIPT_ZNS, "0008,0300,0303,0322,0336,0505"),
+    "zns": Suite(SCRIPT_ZNS, "0008,0303,0322,0336,0505"),
 }
 
 ENVIRONMENT = {"PYTHONPATH": str(ROOT), "ZONEFS_PY_BIN": str(Path(sys.executable).parent)}
@@ -78,7 +78,7 @@ def group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Group]:
     devices = [*device_texts(), SCRIPT_ZNS]
     with (
         Machine.start(Settings(devices=devices, shares=[logs], memory_mib=2048)) as machine,
-        ThreadPoolExecutor(1) as pool,
+        ThreadPoolExecutor(2) as pool,
     ):
         scripts = {
             name: pool.submit(run_suite, machine, suite, machine.devices[-1] if name == "zns" else None, logs)

@@ -53,10 +53,10 @@ def blkcopy(
     Output is how much of each range is known to be copied (comp_len). The exit status is 0 only if that is all.
     """
     from zonefs_py.copy.blocks import copy_blocks
-    from zonefs_py.device.directory import open_device
+    from zonefs_py.device.stack import open_stack
 
     check_unmounted(device_path)
-    with naming(device_path), open_device(device_path) as device:
+    with naming(device_path), open_stack(device_path) as device:
         if destination < device.info.zone_size and not force and read_superblock(device) is not None:
             raise UserError(f"{device_path}: zone 0 holds the superblock of a zonefs; -f copies there all the same")
         copied = copy_blocks(device, ranges, destination)

@@ -98,7 +98,8 @@ def _check_manageable(op: ZoneOp, zone: Zone, device: str) -> None:
         raise UserError(f"{device}: zone {zone.number} is conventional: it has no write pointer to {op.name.lower()}")
     if zone.condition in _BROKEN:
         raise UserError(
-            f"{device}: zone {zone.number} is {CONDITION_NAMES[zone.condition]}; 'zone online' brings it back"
+            f"{device}: zone {zone.number} is {CONDITION_NAMES[zone.condition]};"
+            " 'zone online' brings it back if the device is emulated"
         )
 
 

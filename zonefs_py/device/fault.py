@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from zonefs_py.device.base import ZonedDevice
 from zonefs_py.device.fault_rules import ERRORS, FATES, Effect, FaultRule, Operation, has_delay
+from zonefs_py.device.power_cut import Keep, PowerCut
 from zonefs_py.errors import DeviceError, TableChanged, UserError
 from zonefs_py.units import MIB, is_aligned, round_down
 from zonefs_py.zone import CopyMethod, DeviceInfo, Zone, ZoneCondition, ZoneOp
@@ -345,6 +346,12 @@ class FaultDevice(ZonedDevice):
 
     def force_conditions(self, numbers: Iterable[int], condition: ZoneCondition | None) -> None:
         self._device.force_conditions(numbers, condition)
+
+    def power_cut(self, keep: Keep) -> PowerCut:
+        return self._device.power_cut(keep)
+
+    def power_on(self) -> None:
+        self._device.power_on()
 
     def close(self) -> None:
         self._device.close()

@@ -17,6 +17,7 @@ from zonefs_py.device.stack_spec import (
     LinearSpec,
     PartSpec,
     PathSpec,
+    WriteCacheSpec,
     ZoneRange,
     device_paths,
     format_spec,
@@ -51,6 +52,10 @@ EXAMPLES: dict[str, DeviceSpec] = {
     ),
     r"linear:a\+b+c\,d\[1\]\(\)\\e": linear(PathSpec("a+b"), PathSpec("c,d[1]()\\e")),
     "fault:my rules,./fault:x": FaultSpec("my rules", PathSpec("./fault:x")),
+    "write-cache:a.zbd": WriteCacheSpec(A),
+    "write-cache:linear:a.zbd+b.zbd": WriteCacheSpec(linear(A, B)),
+    "fault:r.json,write-cache:fault:s.json,a.zbd": FaultSpec("r.json", WriteCacheSpec(FaultSpec("s.json", A))),
+    "linear:(write-cache:a.zbd)[1-2]+b.zbd": LinearSpec((PartSpec(WriteCacheSpec(A), (ZoneRange(1, 2),)), PartSpec(B))),
     "linear:C:/x+nvme:1": linear(PathSpec("C:/x"), PathSpec("nvme:1")),
 }
 
@@ -59,7 +64,7 @@ EXAMPLES: dict[str, DeviceSpec] = {
 def test_examples(text: str) -> None:
     assert parse_spec(text) == EXAMPLES[text]
     assert format_spec(EXAMPLES[text]) == text
-    assert is_stack(text) == text.startswith(("linear:", "fault:"))
+    assert is_stack(text) == text.startswith(("linear:", "fault:", "write-cache:"))
 
 
 @pytest.mark.parametrize(
@@ -69,6 +74,7 @@ def test_examples(text: str) -> None:
         ("fault:r,(linear:a+b)", "fault:r,linear:a+b"),
         ("fault:r,((a))", "fault:r,a"),
         ("linear:a[007]", "linear:a[7]"),
+        ("write-cache:(a)", "write-cache:a"),
     ],
 )
 def test_other_ways_to_write_it(text: str, same: str) -> None:
@@ -88,6 +94,7 @@ specs = st.recursive(
     path_specs,
     lambda inner: (
         st.builds(FaultSpec, paths, inner)
+        | st.builds(WriteCacheSpec, inner)
         | st.builds(PartSpec, inner, st.lists(zone_ranges, max_size=3).map(tuple))
         .flatmap(lambda part: st.lists(st.builds(PartSpec, inner), max_size=2).map(lambda rest: (part, *rest)))
         .map(LinearSpec)
@@ -159,6 +166,9 @@ def test_a_path_is_taken_as_it_is(path: str) -> None:
         ("fault:r,a[1]", 10, "'[' is not expected here"),
         ("fault:fault:r,a", 7, "put ./ before one that looks like a stack"),
         ("fault:r+s,a", 8, "',' and a device expected"),
+        ("write-cache:", 13, "the path of a device expected"),
+        ("write-cache:a,b", 14, "',' is not expected here"),
+        ("linear:write-cache:a", 8, "a stack within linear goes into parentheses"),
     ],
 )
 def test_mistakes(text: str, place: int, words: str) -> None:
@@ -179,10 +189,10 @@ def test_there_is_an_end_to_nesting() -> None:
 
 
 def test_paths() -> None:
-    spec = parse_spec("linear:(fault:r.json,a)[1]+b+(linear:c+d)")
+    spec = parse_spec("linear:(fault:r.json,a)[1]+b+(linear:c+(write-cache:d))")
     assert list(device_paths(spec)) == ["a", "b", "c", "d"]
     assert format_spec(map_paths(spec, lambda path: "/x,y/" + path)) == (
-        r"linear:(fault:/x\,y/r.json,/x\,y/a)[1]+/x\,y/b+(linear:/x\,y/c+/x\,y/d)"
+        r"linear:(fault:/x\,y/r.json,/x\,y/a)[1]+/x\,y/b+(linear:/x\,y/c+(write-cache:/x\,y/d))"
     )
 
 

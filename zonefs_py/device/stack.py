@@ -19,12 +19,14 @@ from zonefs_py.device.stack_spec import (
     FaultSpec,
     PartSpec,
     PathSpec,
+    WriteCacheSpec,
     device_paths,
     format_spec,
     map_paths,
     parse_spec,
 )
 from zonefs_py.device.sysfs import read_facts
+from zonefs_py.device.write_cache import WriteCacheDevice
 from zonefs_py.device.zone_files import DESCRIPTION_NAME
 from zonefs_py.errors import UserError
 
@@ -87,6 +89,8 @@ def _open(spec: DeviceSpec, opened: contextlib.ExitStack, *, read_only: bool) ->
             return FaultDevice(device, rules, format_spec(spec))
         except UserError as exc:
             raise UserError(f"{spec.rules}: {exc}") from None
+    if isinstance(spec, WriteCacheSpec):
+        return WriteCacheDevice(_open(spec.device, opened, read_only=read_only), format_spec(spec))
     slices = [piece for part in spec.parts for piece in _slices(part, opened, read_only=read_only)]
     return LinearDevice(slices, format_spec(spec))
 

@@ -2,8 +2,8 @@
 
 ::
 
-    DEVICE := PATH | fault:RULES,LOWER | linear:PART+PART...
-    LOWER  := PATH | fault:RULES,LOWER | linear:PART+PART... | (LOWER)
+    DEVICE := PATH | fault:RULES,LOWER | write-cache:LOWER | linear:PART+PART...
+    LOWER  := DEVICE | (LOWER)
     PART   := PATH or (LOWER), either with [ZONES] behind it or without
     ZONES  := NUMBER, NUMBER-NUMBER or NUMBER- (to the end), or several of these with commas between
 
@@ -21,7 +21,8 @@ from zonefs_py.errors import UserError
 
 FAULT = "fault:"
 LINEAR = "linear:"
-PREFIXES = (FAULT, LINEAR)
+WRITE_CACHE = "write-cache:"
+PREFIXES = (FAULT, LINEAR, WRITE_CACHE)
 SPECIAL = "\\,+[]()"
 MAX_DEPTH = 32
 
@@ -50,6 +51,13 @@ class FaultSpec:
 
     def __post_init__(self) -> None:
         _check_path(self.rules)
+
+
+@dataclass(frozen=True)
+class WriteCacheSpec:
+    """A device with a volatile write cache."""
+
+    device: DeviceSpec
 
 
 @dataclass(frozen=True)
@@ -84,7 +92,7 @@ class LinearSpec:
             raise ValueError("no parts")
 
 
-DeviceSpec = PathSpec | FaultSpec | LinearSpec
+DeviceSpec = PathSpec | FaultSpec | WriteCacheSpec | LinearSpec
 
 
 def _check_path(path: str) -> None:
@@ -146,6 +154,8 @@ class _Parser:
             rules = self._path("a rule file")
             self._expect(",", "a device")
             spec = FaultSpec(rules, self._device())
+        elif self._skip(WRITE_CACHE):
+            spec = WriteCacheSpec(self._device())
         elif self._skip(LINEAR):
             parts = [self._part()]
             while self._skip("+"):
@@ -219,6 +229,8 @@ def _format(spec: DeviceSpec) -> str:
         return _escape(spec.path)
     if isinstance(spec, FaultSpec):
         return f"{FAULT}{_escape(spec.rules)},{_format(spec.device)}"
+    if isinstance(spec, WriteCacheSpec):
+        return f"{WRITE_CACHE}{_format(spec.device)}"
     return LINEAR + "+".join(map(_format_part, spec.parts))
 
 
@@ -244,7 +256,7 @@ def device_paths(spec: DeviceSpec) -> Iterator[str]:
     """Yield the paths of the devices at the bottom of *spec*, from left to right."""
     if isinstance(spec, PathSpec):
         yield spec.path
-    elif isinstance(spec, FaultSpec):
+    elif isinstance(spec, FaultSpec | WriteCacheSpec):
         yield from device_paths(spec.device)
     else:
         for part in spec.parts:
@@ -257,4 +269,6 @@ def map_paths(spec: DeviceSpec, change: Callable[[str], str]) -> DeviceSpec:
         return PathSpec(change(spec.path))
     if isinstance(spec, FaultSpec):
         return FaultSpec(change(spec.rules), map_paths(spec.device, change))
+    if isinstance(spec, WriteCacheSpec):
+        return WriteCacheSpec(map_paths(spec.device, change))
     return LinearSpec(tuple(replace(part, device=map_paths(part.device, change)) for part in spec.parts))

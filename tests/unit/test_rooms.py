@@ -41,6 +41,7 @@ PURE = {
     "copy.limits",
     "copy.plan",
     "copy.schedule",
+    "device.choice",
     "device.conditions",
     "device.description",
     "device.fault_rules",
@@ -50,6 +51,7 @@ PURE = {
     "fs.describe",
     "fs.layout",
     "fs.superblock",
+    "testing.settings",
     "units",
     "zone",
 }
@@ -62,6 +64,7 @@ RESERVED = {
     "errno": {"errors"},
     "ctypes": {"device._libzbd", "device.libzbd", "device.aligned", "cli._mount_syscalls"},
     "click": {"cli"},
+    "pytest": {"testing.plugin"},
 }
 
 

@@ -25,6 +25,7 @@ COMMANDS = {
     "zone": ("zonefs_py.cli.zone", "Reset, open, close or finish zones; make them fail."),
     "snapshot": ("zonefs_py.cli.snapshot", "Keep what an emulated device holds; list, compare and delete that."),
     "rollback": ("zonefs_py.cli.snapshot", "Make a device what it was in a snapshot."),
+    "run": ("zonefs_py.cli.run", "Run a command with a fresh mounted file system."),
     "install-mount-helper": ("zonefs_py.cli.mount_helper", "Make 'mount -t fuse.zonefs-py' work."),
 }
 

@@ -50,6 +50,7 @@ PURE = {
     "fs.describe",
     "fs.layout",
     "fs.superblock",
+    "testing.calls",
     "units",
     "zone",
 }

@@ -24,7 +24,8 @@ from zonefs_py.testing.calls import Call
 from zonefs_py.testing.crash_states import parse_state_id
 from zonefs_py.testing.crash_test import CrashTest, Recording, Selected, check_all, check_one, find, record, select
 from zonefs_py.testing.image import DeviceImage, empty_image, open_image, take_image
-from zonefs_py.units import MIB
+from zonefs_py.testing.supervised import run_supervised
+from zonefs_py.units import MIB, format_size
 from zonefs_py.zone import Geometry
 
 EXIT_FAILED = 1
@@ -97,19 +98,31 @@ def crash(
         workload, check, _base(device, features, shape), parse_mount_options(",".join(options)).filesystem, timeout
     )
     check_fuse()
-    with _directory() as directory:
-        recording = record(test, directory)
-        if id is not None:
-            selected = find(test, recording, id)
-            click.echo(f"state {id}: {_describe(recording, selected)}")
-            failed = check_one(test, selected, directory, shown=True)
-            click.echo(f"state {id}: {'passed' if failed is None else failed[0]}")
-            return 0 if failed is None else EXIT_FAILED
-        return _visit(test, recording, directory, states, seed, jobs or os.cpu_count() or 1)
+    again = _again()
+
+    def work() -> int:
+        with _directory() as directory:
+            recording = record(test, directory)
+            if id is not None:
+                return _visit_one(test, find(test, recording, id), recording, directory)
+            return _visit(test, recording, directory, (states, seed), jobs or os.cpu_count() or 1, again)
+
+    return run_supervised(work)
 
 
-def _visit(test: CrashTest, recording: Recording, directory: Path, states: int, seed: int, jobs: int) -> int:
-    selected, possible = select(test, recording, states, seed)
+def _visit_one(test: CrashTest, selected: Selected, recording: Recording, directory: Path) -> int:
+    id = selected.state.id
+    click.echo(f"state {id}: {_describe(recording, selected)}")
+    failed = check_one(test, selected, directory, shown=True)
+    click.echo(f"state {id}: {'passed' if failed is None else failed[0]}")
+    return 0 if failed is None else EXIT_FAILED
+
+
+def _visit(
+    test: CrashTest, recording: Recording, directory: Path, which: tuple[int, int], jobs: int, again: str
+) -> int:
+    """Visit as many states as *which* says first, chosen by the seed that it says then."""
+    selected, possible = select(test, recording, *which)
     many = f"{possible}" if possible < 10**9 else f"about 10^{len(str(possible)) - 1}"
     click.echo(f"{len(recording.calls)} calls of the device, {many} crash states, {len(selected)} to visit")
     with SlowProgress(len(selected), "crash states") as progress:
@@ -122,7 +135,7 @@ def _visit(test: CrashTest, recording: Recording, directory: Path, states: int, 
     click.echo(f"the check: {failure.reason}")
     for line in failure.output.splitlines():
         click.echo(f"  {printable(line)}")
-    click.echo(f"again: {_again(str(state.id))}")
+    click.echo(f"again: {again} --state {state.id}")
     return EXIT_FAILED
 
 
@@ -133,19 +146,19 @@ def _describe(recording: Recording, selected: Selected) -> str:
     return f"power lost {when}; kept: {state.kept or 'everything was flushed'}"
 
 
-def _again(id: str) -> str:
-    """The command that visits state *id* again: this one's options, but for those that select states."""
+def _again() -> str:
+    """The command that makes the same states: this one, without the options that select some of them."""
     context = click.get_current_context()
     words = ["zonefs-py", "crash"]
     for parameter in context.command.params:
         name = parameter.name or ""
-        value = context.params.get(name)
+        value: Any = context.params[name]
         source = context.get_parameter_source(name)
         if name in ("states", "seed", "jobs", "state_id", "timeout") or source is not ParameterSource.COMMANDLINE:
             continue
         for one in value if isinstance(value, tuple) else [value]:
-            words += [parameter.opts[0], str(one)]
-    return shlex.join([*words, "--state", id])
+            words += [parameter.opts[0], format_size(int(one)) if parameter.type is SIZE else str(one)]
+    return shlex.join(words)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -27,7 +27,7 @@ from zonefs_py.config import MountOptions
 from zonefs_py.errors import UserError, ZonefsError
 from zonefs_py.fs.filesystem import Filesystem
 from zonefs_py.testing.calls import Call
-from zonefs_py.testing.crash_states import CrashPoint, CrashState, CrashStates, StateId
+from zonefs_py.testing.crash_states import CrashState, CrashStates, StateId
 from zonefs_py.testing.image import DeviceImage, open_image
 from zonefs_py.testing.recorder import RecordingDevice
 from zonefs_py.testing.served import die_with, served
@@ -61,7 +61,7 @@ class Recording(NamedTuple):
         """What the workload had certainly printed when it issued call number *call*; all, if that is none."""
         if call >= len(self.calls):
             return self.output
-        known = [length for number, length in self.printed.items() if number <= call]
+        known = (length for number, length in self.printed.items() if number <= call)
         return self.output[: max(known, default=0)]
 
 
@@ -193,32 +193,38 @@ def select(test: CrashTest, recording: Recording, limit: int, seed: int) -> tupl
     the crash points with few states are visited whole, and of the others a sample is drawn by *seed*.
     """
     counts = [point.count for point in CrashStates(test.base, recording.calls)]
-    per_point = _share(counts, limit)
+    low, high = 1, min(max(counts), limit)
+    best = _distinct(test, recording, high, seed, limit)
+    if len(best) > limit:
+        # The largest share of each crash point with which they are not too many.
+        best = _distinct(test, recording, low, seed, len(counts))
+        while low < high:
+            middle = (low + high + 1) // 2
+            found = _distinct(test, recording, middle, seed, limit)
+            if len(found) <= limit:
+                low, best = middle, found
+            else:
+                high = middle - 1
+    if len(best) > limit:
+        # Not even one for each call: some calls in between are left out.
+        best = [best[place * len(best) // limit] for place in range(limit)]
+    return best, sum(counts)
+
+
+def _distinct(test: CrashTest, recording: Recording, per_point: int, seed: int, enough: int) -> list[Selected]:
+    """Return the different states among *per_point* of each crash point; no more when there are more than *enough*."""
     selected: list[Selected] = []
     seen = set()
     for point in CrashStates(test.base, recording.calls):
         output = recording.output_before(point.number)
-        for state in _states(point, per_point, seed):
-            if len(selected) < limit and (key := (state.key, len(output))) not in seen:
+        for outcome in point.outcomes(per_point, seed):
+            state = point.state(outcome)
+            if (key := (state.key, len(output))) not in seen:
                 seen.add(key)
                 selected.append(Selected(state, output))
-    return selected, sum(counts)
-
-
-def _states(point: CrashPoint, limit: int, seed: int) -> Iterator[CrashState]:
-    return map(point.state, point.outcomes(limit, seed))
-
-
-def _share(counts: Sequence[int], limit: int) -> int:
-    """How many states each crash point may have at most for *limit* to suffice for all; at least 1."""
-    low, high = 1, max(counts)
-    while low < high:
-        middle = (low + high + 1) // 2
-        if sum(min(count, middle) for count in counts) <= limit:
-            low = middle
-        else:
-            high = middle - 1
-    return low
+                if len(selected) > enough:
+                    return selected
+    return selected
 
 
 def find(test: CrashTest, recording: Recording, id: StateId) -> Selected:

@@ -107,6 +107,14 @@ class Zone(NamedTuple):
         return self.wp - self.start if self.has_write_pointer else None
 
 
+class CopyRange(NamedTuple):
+    """*length* bytes from *source* to *destination*."""
+
+    source: int
+    destination: int
+    length: int
+
+
 @dataclass(frozen=True)
 class Geometry:
     """How a device is divided into zones. All sizes in bytes.

@@ -10,10 +10,11 @@ from typing import NamedTuple
 
 from zonefs_py.copy.abi import share_out
 from zonefs_py.copy.engine import CopyEngine
-from zonefs_py.copy.plan import CopyRange, gather
+from zonefs_py.copy.plan import gather
 from zonefs_py.device.base import ZonedDevice
 from zonefs_py.errors import DeviceError, InvalidRequest, NotAligned, NotPermitted, OutOfMemory
 from zonefs_py.units import MIB
+from zonefs_py.zone import CopyRange
 
 MAX_COPY_NR_RANGES = 4095
 MAX_COPY_TOTAL_BYTES = 128 * MIB

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from enum import Enum
 
 from zonefs_py.copy.limits import CopyLimits
-from zonefs_py.copy.plan import CopyCommand, CopyRange, cut, plan
+from zonefs_py.copy.plan import CopyCommand, cut, plan
 from zonefs_py.device.base import ZonedDevice
 from zonefs_py.errors import DeviceError, OutOfMemory
 from zonefs_py.units import MIB, round_down
-from zonefs_py.zone import CopyMethod
+from zonefs_py.zone import CopyMethod, CopyRange
 
 log = logging.getLogger(__name__)
 

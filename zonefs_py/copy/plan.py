@@ -6,14 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from zonefs_py.copy.limits import CopyLimits
-
-
-class CopyRange(NamedTuple):
-    """*length* bytes from *source* to *destination*."""
-
-    source: int
-    destination: int
-    length: int
+from zonefs_py.zone import CopyRange
 
 
 class CopyCommand(NamedTuple):

@@ -20,11 +20,11 @@ _HOMES = {
     "FormatOptions": "zonefs_py.config",
     "MountOptions": "zonefs_py.config",
     "Filesystem": "zonefs_py.fs.filesystem",
-    "AttributeChanges": "zonefs_py.fs.filesystem",
+    "AttributeChanges": "zonefs_py.fs.attributes",
     "format_device": "zonefs_py.fs.format",
     "MemoryDevice": "zonefs_py.device.memory",
-    "create_device": "zonefs_py.device.emulated",
-    "open_device": "zonefs_py.device.emulated",
+    "create_device": "zonefs_py.device.directory",
+    "open_device": "zonefs_py.device.directory",
     "open_stack": "zonefs_py.device.stack",
     "Geometry": "zonefs_py.zone",
     "ZonefsError": "zonefs_py.errors",
@@ -52,11 +52,12 @@ __all__ = [
 if TYPE_CHECKING:
     from zonefs_py.config import ErrorsPolicy, FormatOptions, MountOptions
     from zonefs_py.control.copy_ranges import CopyRangesError, copy_ranges
-    from zonefs_py.device.emulated import create_device, open_device
+    from zonefs_py.device.directory import create_device, open_device
     from zonefs_py.device.memory import MemoryDevice
     from zonefs_py.device.stack import open_stack
     from zonefs_py.errors import ZonefsError
-    from zonefs_py.fs.filesystem import AttributeChanges, Filesystem
+    from zonefs_py.fs.attributes import AttributeChanges
+    from zonefs_py.fs.filesystem import Filesystem
     from zonefs_py.fs.format import format_device
     from zonefs_py.zone import Geometry
 

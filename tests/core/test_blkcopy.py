@@ -14,7 +14,7 @@ from zonefs_py import Geometry, MemoryDevice
 from zonefs_py.cli import main as main_module
 from zonefs_py.copy.blocks import MAX_COPY_NR_RANGES, MAX_COPY_TOTAL_BYTES, copy_blocks
 from zonefs_py.copy.engine import CopyEngine, Engine
-from zonefs_py.device.emulated import open_device
+from zonefs_py.device.directory import open_device
 from zonefs_py.errors import DeviceError, InvalidRequest, NotAligned, NotPermitted, ZonefsError
 from zonefs_py.units import KIB, MIB
 from zonefs_py.zone import ZoneCondition

@@ -29,7 +29,7 @@ from zonefs_py import __version__
 from zonefs_py.cli import main as main_module
 from zonefs_py.cli import mkzonefs as mkzonefs_module
 from zonefs_py.cli.common import SlowProgress
-from zonefs_py.device.emulated import open_device
+from zonefs_py.device.directory import open_device
 from zonefs_py.fs.superblock import Superblock
 from zonefs_py.zone import ZoneCondition
 

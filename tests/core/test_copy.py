@@ -23,7 +23,8 @@ from tests.core.copying import (
 from zonefs_py.config import ErrorsPolicy, FormatOptions, MountOptions
 from zonefs_py.copy.engine import BUFFER_SIZE, CopyEngine, Engine
 from zonefs_py.copy.plan import CopyRange
-from zonefs_py.device.emulated import EmulatedDevice, create_device, open_device
+from zonefs_py.device.directory import create_device, open_device
+from zonefs_py.device.emulated import EmulatedDevice
 from zonefs_py.device.memory import MemoryDevice
 from zonefs_py.errors import (
     ActiveZonesExhausted,

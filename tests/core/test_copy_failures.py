@@ -14,7 +14,7 @@ import pytest
 
 from tests.core.copying import CopyDevice, Effect, Fault, copy_with_small_buffer, random_bytes, zone_bytes
 from zonefs_py.config import ErrorsPolicy, FormatOptions, MountOptions
-from zonefs_py.device.emulated import create_device, open_device
+from zonefs_py.device.directory import create_device, open_device
 from zonefs_py.device.memory import MemoryDevice
 from zonefs_py.errors import DeviceError, NotAtWritePointer, NotPermitted, ReadOnlyFilesystem, ZonefsError
 from zonefs_py.fs.filesystem import Filesystem

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from tests.core.copying import Call, CopyDevice, at_most, random_bytes
 from zonefs_py.config import ErrorsPolicy, FormatOptions, MountOptions
 from zonefs_py.copy.engine import CopyEngine, Engine
-from zonefs_py.device.emulated import EmulatedDevice, create_device, open_device
+from zonefs_py.device.directory import create_device, open_device
+from zonefs_py.device.emulated import EmulatedDevice
 from zonefs_py.device.memory import MemoryDevice
 from zonefs_py.errors import InvalidRequest, ZonefsError
 from zonefs_py.fs.filesystem import Filesystem

@@ -33,7 +33,8 @@ from zonefs_py.errors import (
     ZonefsError,
 )
 from zonefs_py.fs.access import ROOT, Caller
-from zonefs_py.fs.filesystem import AttributeChanges, RangesCopied
+from zonefs_py.fs.attributes import AttributeChanges
+from zonefs_py.fs.copying import RangesCopied
 from zonefs_py.fs.ioctl import answer_copy
 from zonefs_py.units import KIB
 from zonefs_py.zone import ZoneCondition

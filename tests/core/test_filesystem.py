@@ -16,7 +16,8 @@ import pytest
 
 from tests.device.failing import Call, FailingDevice, Rule
 from zonefs_py.config import ErrorsPolicy, FormatOptions, MountOptions
-from zonefs_py.device.emulated import EmulatedDevice, create_device, open_device
+from zonefs_py.device.directory import create_device, open_device
+from zonefs_py.device.emulated import EmulatedDevice
 from zonefs_py.device.memory import MemoryDevice
 from zonefs_py.errors import (
     ActiveZonesExhausted,
@@ -32,7 +33,8 @@ from zonefs_py.errors import (
     TooManyWriteOpenFiles,
     ZonefsError,
 )
-from zonefs_py.fs.filesystem import AttributeChanges, Filesystem
+from zonefs_py.fs.attributes import AttributeChanges
+from zonefs_py.fs.filesystem import Filesystem
 from zonefs_py.fs.format import format_device
 from zonefs_py.zone import Geometry, ZoneCondition, ZoneOp
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zonefs_py.config import FormatOptions
-from zonefs_py.device.emulated import create_device, open_device
+from zonefs_py.device.directory import create_device, open_device
 from zonefs_py.device.memory import MemoryDevice
 from zonefs_py.errors import DeviceError, UserError
 from zonefs_py.fs.filesystem import Filesystem

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from zonefs_py.device.base import ZonedDevice
-from zonefs_py.device.emulated import create_device, open_device
+from zonefs_py.device.directory import create_device, open_device
 from zonefs_py.device.memory import MemoryDevice
 from zonefs_py.zone import Geometry
 

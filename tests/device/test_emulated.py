@@ -20,7 +20,8 @@ from pathlib import Path
 import pytest
 
 from zonefs_py.device.descriptors import DescriptorCache
-from zonefs_py.device.emulated import EmulatedDevice, create_device, is_device, open_device
+from zonefs_py.device.directory import create_device, is_device, open_device
+from zonefs_py.device.emulated import EmulatedDevice
 from zonefs_py.errors import (
     DeviceError,
     DeviceFormatError,
@@ -149,7 +150,7 @@ def test_a_device_in_use_is_not_replaced(path: Path) -> None:
 
 KILLED_CREATION = """
 import os, signal, sys
-from zonefs_py.device.emulated import create_device
+from zonefs_py.device.directory import create_device
 from zonefs_py.zone import Geometry
 
 def progress(done):
@@ -378,7 +379,7 @@ def test_half_a_block_at_the_end_is_cut_off(
 
 HOLDER = """
 import sys
-from zonefs_py.device.emulated import open_device
+from zonefs_py.device.directory import open_device
 with open_device(sys.argv[1], read_only=sys.argv[2] == "ro") as device:
     print("open", flush=True)
     sys.stdin.read()
@@ -588,7 +589,7 @@ def test_the_cache_is_safe_for_threads(tmp_path: Path) -> None:
 
 FEW_FILES = """
 import os, resource, sys, threading
-from zonefs_py.device.emulated import create_device, open_device
+from zonefs_py.device.directory import create_device, open_device
 from zonefs_py.zone import Geometry, ZoneOp
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
 ZONES = 300
@@ -747,7 +748,7 @@ def test_a_creation_that_does_not_fit_leaves_nothing(tmpfs: Tmpfs, options: str)
 
 LIMITED = """
 import resource, sys
-from zonefs_py.device.emulated import open_device
+from zonefs_py.device.directory import open_device
 from zonefs_py.errors import DeviceError
 resource.setrlimit(resource.RLIMIT_FSIZE, (10000, 10000))
 with open_device(sys.argv[1]) as device:
@@ -923,7 +924,7 @@ def test_other_zones_do_not_wait_for_a_reset(tmp_path: Path, monkeypatch: pytest
             assert written.wait(30)
             truncate(descriptor, size)
 
-        monkeypatch.setattr("zonefs_py.device.emulated.os.ftruncate", slow)
+        monkeypatch.setattr("zonefs_py.device.directory.os.ftruncate", slow)
         resetter = threading.Thread(target=device.zone_mgmt, args=(ZoneOp.RESET, first))
         resetter.start()
         assert cutting.wait(30)

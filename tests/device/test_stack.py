@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from zonefs_py.device.emulated import EmulatedDevice, create_device, open_device
+from zonefs_py.device.directory import create_device, open_device
+from zonefs_py.device.emulated import EmulatedDevice
 from zonefs_py.device.fault import FaultDevice
 from zonefs_py.device.linear import LinearDevice
 from zonefs_py.device.stack import absolute_text, open_stack, read_rules

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from zonefs_py.device.base import ZonedDevice
-from zonefs_py.device.emulated import create_device
+from zonefs_py.device.directory import create_device
 from zonefs_py.device.fault import FaultDevice
 from zonefs_py.device.fault_rules import Effect, FaultRule, Operation
 from zonefs_py.device.linear import LinearDevice

@@ -16,7 +16,7 @@ from typing import Any
 from tests.fuse.conftest import BAD_LOG_LINE, ZONEFS_PY, run, wait_until
 from zonefs_py.config import FormatOptions
 from zonefs_py.control.mounts import find_mount
-from zonefs_py.device.emulated import create_device, open_device
+from zonefs_py.device.directory import create_device, open_device
 from zonefs_py.fs.format import format_device
 from zonefs_py.zone import Geometry
 

@@ -23,7 +23,7 @@ from tests.core.copying import random_bytes
 from tests.fuse.conftest import ZONEFS_PY, Mounts, command_environment, run, wait_until
 from zonefs_py.config import FormatOptions
 from zonefs_py.copy.engine import Engine
-from zonefs_py.device.emulated import create_device, open_device
+from zonefs_py.device.directory import create_device, open_device
 from zonefs_py.fs.filesystem import Filesystem
 from zonefs_py.fs.format import format_device
 from zonefs_py.zone import CopyMethod, Geometry

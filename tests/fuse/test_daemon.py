@@ -38,7 +38,7 @@ from tests.fuse.daemon_helpers import (
 )
 from zonefs_py.control.mounts import find_mount
 from zonefs_py.control.socket_path import socket_path
-from zonefs_py.device.emulated import open_device
+from zonefs_py.device.directory import open_device
 
 
 @pytest.fixture

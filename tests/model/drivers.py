@@ -25,10 +25,12 @@ from typing import Any
 
 from zonefs_py.config import ErrorsPolicy, FormatOptions, MountOptions
 from zonefs_py.control.client import ask
-from zonefs_py.device.emulated import EmulatedDevice, create_device, open_device
+from zonefs_py.device.directory import create_device, open_device
+from zonefs_py.device.emulated import EmulatedDevice
 from zonefs_py.device.memory import MemoryDevice
 from zonefs_py.errors import ZonefsError
-from zonefs_py.fs.filesystem import AttributeChanges, Filesystem
+from zonefs_py.fs.attributes import AttributeChanges
+from zonefs_py.fs.filesystem import Filesystem
 from zonefs_py.fs.format import format_device
 from zonefs_py.zone import CONDITION_NAMES, TYPE_NAMES, ZoneCondition, ZoneOp, ZoneType
 

@@ -54,7 +54,7 @@ def blkcopy(
     Output is how much of each range is known to be copied (comp_len). The exit status is 0 only if that is all.
     """
     from zonefs_py.copy.blocks import copy_blocks
-    from zonefs_py.device.emulated import open_device
+    from zonefs_py.device.directory import open_device
 
     if not is_device(device_path):
         raise UserError(f"{device_path} is a mount point: unmount it, and give the device")

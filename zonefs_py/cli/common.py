@@ -118,8 +118,8 @@ def is_device(path: str) -> bool:
     That is an emulated device's path, or the text of a stack. Raises UserError where it is neither, OSError where it
     cannot be looked at.
     """
-    from zonefs_py.device.emulated import DESCRIPTION_NAME
     from zonefs_py.device.stack_spec import is_stack, parse_spec
+    from zonefs_py.device.zone_files import DESCRIPTION_NAME
 
     if is_stack(path):
         parse_spec(path)

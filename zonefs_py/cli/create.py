@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from zonefs_py.cli.common import SIZE, SlowProgress
-from zonefs_py.device.emulated import create_device
+from zonefs_py.device.directory import create_device
 from zonefs_py.zone import Geometry
 
 

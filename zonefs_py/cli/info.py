@@ -12,8 +12,8 @@ import click
 
 from zonefs_py import __version__
 from zonefs_py.cli.common import is_device, open_for_reading, printable, read_superblock
-from zonefs_py.device.emulated import DESCRIPTION_NAME
 from zonefs_py.device.stack_spec import device_paths, parse_spec
+from zonefs_py.device.zone_files import DESCRIPTION_NAME
 from zonefs_py.fs.describe import describe_device, describe_format, info_document
 from zonefs_py.units import format_size
 

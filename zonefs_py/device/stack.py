@@ -7,7 +7,7 @@ import os
 import stat
 
 from zonefs_py.device.base import ZonedDevice
-from zonefs_py.device.emulated import open_device
+from zonefs_py.device.directory import open_device
 from zonefs_py.device.fault import FaultDevice
 from zonefs_py.device.fault_rules import FaultRule, parse_rules
 from zonefs_py.device.linear import LinearDevice

@@ -6,116 +6,45 @@ does that for a FUSE mount (default_permissions), by the modes and owners that `
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import NamedTuple, NoReturn, Self
+from typing import NoReturn, Self
 
 from zonefs_py.config import MountOptions
 from zonefs_py.copy.abi import share_out
 from zonefs_py.copy.blocks import MAX_COPY_NR_RANGES, check_pieces
-from zonefs_py.copy.engine import CopyEngine, CopyResult, Engine
-from zonefs_py.copy.plan import gather
+from zonefs_py.copy.engine import CopyEngine, Engine
 from zonefs_py.device.base import ZonedDevice
 from zonefs_py.errors import (
     AccessDenied,
     AlreadyExists,
     BadHandle,
-    BeyondCapacity,
     DeviceError,
     DeviceReadOnly,
     InvalidRequest,
     IsADirectory,
     NotADirectory,
     NotPermitted,
-    OutOfMemory,
     ReadOnlyFilesystem,
 )
-from zonefs_py.fs import recovery
 from zonefs_py.fs.access import READ, ROOT, SEARCH, Caller, permits
-from zonefs_py.fs.file import PERMISSION_BITS, WRITE_BITS, Inode, ZoneFile
+from zonefs_py.fs.attributes import AttributeChanges, Attributes, DirectoryEntry, FilesystemStatistics
+from zonefs_py.fs.copying import FileCopier, RangesCopied, Source, locked
+from zonefs_py.fs.file import WRITE_BITS, Inode, ZoneFile
 from zonefs_py.fs.mount import Mount, SequentialFileCounters
+from zonefs_py.fs.partial_blocks import read_bytes, write_bytes
 from zonefs_py.fs.recovery import Verdict
+from zonefs_py.fs.repair import Repair
 from zonefs_py.fs.superblock import SUPERBLOCK_SIZE, Superblock
 from zonefs_py.fs.tree import Directory, Tree
 from zonefs_py.units import SECTOR_SIZE
 from zonefs_py.zone import OPEN_CONDITIONS, DeviceInfo, Zone, ZoneOp
 
 log = logging.getLogger(__name__)
-
-KEEP = None
-"""In `AttributeChanges`: leave as it is."""
-
-
-class Attributes(NamedTuple):
-    """What stat shows. ``size`` in bytes, ``blocks`` in sectors of 512 bytes, times in nanoseconds since 1970."""
-
-    ino: int
-    mode: int
-    nlink: int
-    uid: int
-    gid: int
-    size: int
-    blocks: int
-    block_size: int
-    atime_ns: int
-    mtime_ns: int
-    ctime_ns: int
-
-
-class AttributeChanges(NamedTuple):
-    """What setattr is to change; None leaves an attribute as it is. ``mode`` is permission bits only."""
-
-    size: int | None = KEEP
-    mode: int | None = KEEP
-    uid: int | None = KEEP
-    gid: int | None = KEEP
-    atime_ns: int | None = KEEP
-    mtime_ns: int | None = KEEP
-
-
-class DirectoryEntry(NamedTuple):
-    """One entry of a directory; ``next_offset`` is where a listing goes on after it."""
-
-    name: bytes
-    ino: int
-    mode: int
-    next_offset: int
-
-
-class FilesystemStatistics(NamedTuple):
-    """What statfs shows. ``blocks`` and ``blocks_free`` count blocks of ``block_size`` bytes."""
-
-    block_size: int
-    blocks: int
-    blocks_free: int
-    files: int
-    fsid: int
-    name_max: int
-
-
-class RangesCopied(NamedTuple):
-    """What became of a copy of several ranges: it began at *offset*, and *completed* bytes of each are copied.
-
-    *error* is what stopped it, None if nothing did.
-    """
-
-    offset: int
-    completed: tuple[int, ...]
-    error: DeviceError | OutOfMemory | None
-
-
-class _Source(NamedTuple):
-    """A range to copy: *length* bytes at *offset* of *file*."""
-
-    file: ZoneFile
-    offset: int
-    length: int
-    keep_atime: bool = False
 
 
 class _Handle:
@@ -162,6 +91,8 @@ class Filesystem:
             self._mount.add_file(file)
         self.copy_engine = CopyEngine(device, None if options.copy == "auto" else Engine(options.copy))
         """The copy path of the device: its limits and counters."""
+        self._repair = Repair(device, self._mount)
+        self._copier = FileCopier(device, self._mount, self._repair, clock)
         self._handles: dict[int, _Handle] = {}
         """Open files. Single operations on a dict are atomic, and a handle belongs to one caller."""
         self._next_handle = itertools.count(1)
@@ -456,7 +387,7 @@ class Filesystem:
         try:
             self._close_zone(file.number, file.size)
         except DeviceError as exc:
-            verdict = self._recover(file, exc, was_write=False)
+            verdict = self._repair.recover(file, exc, was_write=False)
             if file.explicitly_open:
                 # Zones that stay open would sooner or later leave none to write (zonefs_seq_file_write_close).
                 self._mount.become_read_only(f"{file.name}: closing its zone failed")
@@ -490,24 +421,16 @@ class Filesystem:
             if not length:
                 return b""
             try:
-                data = self._read_device(file, offset, length)
+                data = read_bytes(self.device, file, offset, length)
             except DeviceError as exc:
                 error = exc
-                verdict = self._recover(file, exc, was_write=False)
+                verdict = self._repair.recover(file, exc, was_write=False)
             else:
                 if not opened.keep_atime and not self._mount.read_only:
                     file.touch_atime(self._clock())
                 return data
         self._announce(file, verdict)
         raise error
-
-    def _read_device(self, file: ZoneFile, offset: int, length: int) -> bytes:
-        # The device takes whole blocks only, a buffered read any bytes.
-        block = file.block_size
-        before = offset % block
-        after = -(offset + length) % block
-        data = self.device.read(file.start + offset - before, before + length + after)
-        return data[before : before + length] if before or after else data
 
     def write(
         self,
@@ -546,29 +469,17 @@ class Filesystem:
                     self.device.write(file.start + offset, data)
                     self._mount.set_size(file, file.size + length)
                 else:
-                    self._write_conventional(file, offset, data)
+                    write_bytes(self.device, file, offset, data)
                 error = None
             except DeviceError as exc:
                 error = exc
-                verdict = self._recover(file, exc, was_write=True) if file.sequential else None
+                verdict = self._repair.recover(file, exc, was_write=True) if file.sequential else None
         if error is not None:
             self._announce(file, verdict)
             raise error
         if opened.sync if sync is None else sync:
             self.fsync(handle)
         return length
-
-    def _write_conventional(self, file: ZoneFile, offset: int, data: bytes | bytearray | memoryview) -> None:
-        block = file.block_size
-        before = offset % block
-        end = offset + len(data)
-        after = -end % block
-        if before or after:
-            # Part of a block: read the rest of it, as the page cache would for the kernel.
-            head = self.device.read(file.start + offset - before, block)[:before] if before else b""
-            tail = self.device.read(file.start + end + after - block, block)[block - after :] if after else b""
-            data = head + data + tail
-        self.device.write(file.start + offset - before, data)
 
     def copy_range(
         self, source: int, source_offset: int, destination: int, destination_offset: int, length: int
@@ -585,12 +496,12 @@ class Filesystem:
             raise BadHandle(f"handles {source} and {destination} are not open for a copy")
         if source_offset < 0 or destination_offset < 0 or length < 0:
             raise InvalidRequest(f"copy of {length} bytes from {source_offset} to {destination_offset}")
-        with self._locked((reader.file, writer.file)):
-            length = self._check_copy(reader.file, source_offset, writer.file, destination_offset, length)
+        with locked((reader.file, writer.file)):
+            length = self._copier.check(reader.file, source_offset, writer.file, destination_offset, length)
             if not length:
                 return 0
-            sources = [_Source(reader.file, source_offset, length, reader.keep_atime)]
-            result, verdicts = self._copy_locked(sources, writer.file, destination_offset)
+            sources = [Source(reader.file, source_offset, length, reader.keep_atime)]
+            result, verdicts = self._copier.copy(self.copy_engine, sources, writer.file, destination_offset)
         for file, verdict in verdicts:
             self._announce(file, verdict)
         if result.error is not None and not result.completed:
@@ -620,10 +531,10 @@ class Filesystem:
         if not 1 <= len(sources) <= MAX_COPY_NR_RANGES:
             raise InvalidRequest(f"copy of {len(sources)} ranges: there can be 1 to {MAX_COPY_NR_RANGES}")
         check_pieces([source[1:] for source in sources], destination_offset or 0, target.block_size)
-        pieces = [_Source(self._readable(inode, caller), offset, length) for inode, offset, length in sources]
-        with self._locked((target, *(piece.file for piece in pieces))):
-            offset = self._check_ranges(pieces, target, destination_offset)
-            result, verdicts = self._copy_locked(pieces, target, offset)
+        pieces = [Source(self._readable(inode, caller), offset, length) for inode, offset, length in sources]
+        with locked((target, *(piece.file for piece in pieces))):
+            offset = self._copier.check_ranges(pieces, target, destination_offset)
+            result, verdicts = self._copier.copy(self.copy_engine, pieces, target, offset)
         for file, verdict in verdicts:
             self._announce(file, verdict)
         return RangesCopied(offset, share_out(result.completed, [piece.length for piece in pieces]), result.error)
@@ -638,97 +549,6 @@ class Filesystem:
         self._tree.instantiate(file)
         return file
 
-    def _check_ranges(self, sources: Sequence[_Source], target: ZoneFile, offset: int | None) -> int:
-        """The checks of a copy of ranges, under the locks. Return where it begins."""
-        if offset is None:
-            if not target.sequential:
-                raise InvalidRequest(f"{target.name}: a conventional file has no write pointer to copy to")
-            offset = target.size
-        total = sum(source.length for source in sources)
-        if target.check_copy_destination(offset, total, read_only=self._mount.read_only) < total:
-            raise BeyondCapacity(f"{target.name}: copy of {total} bytes to {offset}, capacity {target.capacity}")
-        for source in sources:
-            source.file.check_copy_source(source.offset, source.length)
-            if source.file is target and source.offset < offset + total and offset < source.offset + source.length:
-                raise InvalidRequest(
-                    f"{target.name}: copy of {source.length} bytes from {source.offset} to within {offset} and"
-                    f" {offset + total} overlaps"
-                )
-        return offset
-
-    @staticmethod
-    @contextlib.contextmanager
-    def _locked(files: Iterable[ZoneFile]) -> Iterator[None]:
-        """Hold the locks of all *files*, taken in the order of their zones."""
-        with contextlib.ExitStack() as locks:
-            for file in sorted(set(files), key=lambda file: file.number):
-                locks.enter_context(file.lock)
-            yield
-
-    def _check_copy(self, source: ZoneFile, source_offset: int, target: ZoneFile, offset: int, length: int) -> int:
-        """The checks of a copy, under the locks. Return the length it will have."""
-        length = source.check_read(source_offset, length, direct=False)
-        if not length:
-            return 0
-        if source is target and source_offset < offset + length and offset < source_offset + length:
-            raise InvalidRequest(f"{source.name}: copy of {length} bytes from {source_offset} to {offset} overlaps")
-        return target.check_copy_destination(offset, length, read_only=self._mount.read_only)
-
-    def _copy_locked(
-        self, sources: Sequence[_Source], target: ZoneFile, offset: int
-    ) -> tuple[CopyResult, list[tuple[ZoneFile, Verdict | None]]]:
-        """Copy what has been checked, and account for it; the locks are held. Return also what an error changed."""
-        block = target.block_size
-        if offset % block or any((source.offset | source.length) % block for source in sources):
-            (source,) = sources  # several are whole blocks
-            result = self._copy_unaligned(source.file, source.offset, target, offset, source.length)
-        else:
-            places = [(source.file.start + source.offset, source.length) for source in sources]
-            result = self.copy_engine.copy(gather(places, target.start + offset))
-        return result, self._after_copy(sources, target, result)
-
-    def _copy_unaligned(
-        self, source: ZoneFile, source_offset: int, target: ZoneFile, offset: int, length: int
-    ) -> CopyResult:
-        """Bytes that are not whole blocks at both ends go through the read and write paths, piece by piece."""
-
-        def read(done: int, size: int) -> bytes:
-            return self._read_device(source, source_offset + done, size)
-
-        def write(done: int, data: bytes) -> None:
-            if target.sequential:
-                self.device.write(target.start + offset + done, data)
-            else:
-                self._write_conventional(target, offset + done, data)
-
-        return self.copy_engine.copy_pieces(length, read, write)
-
-    def _after_copy(
-        self, sources: Sequence[_Source], target: ZoneFile, result: CopyResult
-    ) -> list[tuple[ZoneFile, Verdict | None]]:
-        """Account for what was copied, and recover from an error; the locks are held."""
-        if target.sequential and result.completed:
-            self._mount.set_size(target, target.size + result.completed)
-        shares = share_out(result.completed, [source.length for source in sources])
-        for source, completed in zip(sources, shares, strict=True):
-            if completed and not source.keep_atime and not self._mount.read_only:
-                source.file.touch_atime(self._clock())
-        if not isinstance(result.error, DeviceError) or not result.issued:
-            return []
-        stopped = next(
-            (source for source, completed in zip(sources, shares, strict=True) if completed < source.length),
-            sources[-1],
-        )
-        # Which of the two it was that failed is known only if the source was read by itself.
-        was_write = {stopped.file: False}
-        if not result.source_failed:
-            was_write[target] = True
-        return [
-            (file, self._recover(file, result.error, was_write=written))
-            for file, written in was_write.items()
-            if file.sequential or not written
-        ]
-
     def fsync(self, handle: int) -> None:
         """Make durable what was written to the file. Raises BadHandle; DeviceError, the ``errors=`` action taken."""
         file = self._opened(handle).file
@@ -737,57 +557,13 @@ class Filesystem:
                 self.device.flush(number)
         except DeviceError as exc:
             with file.lock:
-                verdict = self._recover(file, exc, was_write=True)
+                verdict = self._repair.recover(file, exc, was_write=True)
             self._announce(file, verdict)
             raise
 
     def sync(self) -> None:
         """Make everything durable. Raises DeviceError."""
         self.device.flush()
-
-    # Errors
-
-    def _recover(self, file: ZoneFile, error: DeviceError, *, was_write: bool) -> Verdict | None:
-        """Bring the file (its lock is held) and the mount in line with its zone after *error*. Return what changed.
-
-        Kernel zonefs: zonefs_io_error.
-        """
-        policy = self.options.errors
-        log.warning("%s: %s", file.name, error)
-        try:
-            zone = self.device.report_zones(file.number, 1)[0]
-        except DeviceError as exc:
-            self._mount.become_read_only(f"{file.name}: its zone cannot be reported ({exc})")
-            return None
-        verdict = recovery.decide(
-            policy,
-            size=file.size,
-            readonly=file.readonly,
-            offline=file.offline,
-            zone=zone,
-            was_write=was_write,
-            sequential=file.sequential,
-            capacity=file.capacity,
-        )
-        if verdict is not None:
-            self._apply(file, verdict)
-        return verdict
-
-    def _apply(self, file: ZoneFile, verdict: Verdict) -> None:
-        if verdict.offline and not file.offline:
-            log.warning("%s: read and write access disabled", file.name)
-            file.mode &= ~PERMISSION_BITS
-        elif verdict.readonly and not file.readonly:
-            log.warning("%s: write access disabled", file.name)
-            file.mode &= ~WRITE_BITS
-        if verdict.size != file.size:
-            log.warning("%s: size changed from %d to %d", file.name, file.size, verdict.size)
-        file.offline, file.readonly = verdict.offline, verdict.readonly
-        if file.immutable:
-            file.explicitly_open = False
-        self._mount.set_size(file, verdict.size)
-        if verdict.remount_read_only:
-            self._mount.become_read_only(file.name)
 
     def _announce(self, file: ZoneFile, verdict: Verdict | None) -> None:
         if verdict is not None and self.on_change is not None:

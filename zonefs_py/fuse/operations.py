@@ -21,7 +21,8 @@ from zonefs_py.copy import abi
 from zonefs_py.errors import InvalidRequest, UnknownIoctl, ZonefsError
 from zonefs_py.fs import ioctl
 from zonefs_py.fs.access import Caller
-from zonefs_py.fs.filesystem import AttributeChanges, Attributes, Filesystem
+from zonefs_py.fs.attributes import AttributeChanges, Attributes
+from zonefs_py.fs.filesystem import Filesystem
 from zonefs_py.fuse import door
 from zonefs_py.fuse.door import NODE_OFFSET, ROOT_NODE, pyfuse3, split_handle
 

@@ -1,0 +1,147 @@
+"""The zone files of an emulated device in a directory, in the layout of Linux's zloop driver.
+
+One regular file a zone; the size of a sequential zone's file is its write pointer. docs/device-format.md is the
+specification.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+from zonefs_py.device import host_copy
+from zonefs_py.device.description import DeviceDescription, format_description
+from zonefs_py.device.descriptors import DescriptorCache
+from zonefs_py.device.emulated import Place
+from zonefs_py.zone import CopyMethod, Geometry
+
+DESCRIPTION_NAME = "device.json"
+
+
+def zone_file_name(geometry: Geometry, number: int) -> str:
+    """The name of zone *number*'s file in the device's directory, as zloop has it."""
+    return f"{'cnv' if geometry.is_conventional(number) else 'seq'}-{number:06d}"
+
+
+class DirectoryStore:
+    """Zones as files in a directory. Descriptors are opened when first needed, and a bounded number kept."""
+
+    def __init__(self, path: str, directory: int, geometry: Geometry, *, read_only: bool, alignment: int = 0) -> None:
+        """*directory* is an open, locked descriptor of *path*; the store closes it.
+
+        *alignment* is what reflinks between zones must be aligned to, 0 where the host cannot make them.
+        """
+        self._alignment = alignment
+        self._path = path
+        self._directory = directory
+        self._geometry = geometry
+        self._flags = (os.O_RDONLY if read_only else os.O_RDWR) | os.O_CLOEXEC | os.O_NOFOLLOW
+        self._descriptors = DescriptorCache(self._open)
+        self._dirty: set[int] = set()
+        """Zones written since they were last flushed; adding and removing single elements is atomic."""
+        self._closed = False
+
+    def _open(self, number: int) -> int:
+        return os.open(zone_file_name(self._geometry, number), self._flags, dir_fd=self._directory)
+
+    def read(self, number: int, offset: int, length: int) -> bytes:
+        descriptor = self._descriptors.acquire(number)
+        try:
+            data = os.pread(descriptor, length, offset)
+            # Linux reads at most 0x7ffff000 bytes at once (read(2)).
+            while (
+                data and len(data) < length and (more := os.pread(descriptor, length - len(data), offset + len(data)))
+            ):
+                data += more
+            return data
+        finally:
+            self._descriptors.release(number)
+
+    def read_into(self, number: int, offset: int, buffer: memoryview) -> int:
+        descriptor = self._descriptors.acquire(number)
+        try:
+            return os.preadv(descriptor, [buffer], offset)
+        finally:
+            self._descriptors.release(number)
+
+    def can_copy(self, source_offset: int, destination_offset: int, length: int, method: CopyMethod) -> bool:
+        if method is not CopyMethod.REFLINK:
+            return True
+        return bool(self._alignment) and not (source_offset | destination_offset | length) % self._alignment
+
+    def copy(self, source: Place, destination: Place, length: int, method: CopyMethod) -> None:
+        reader = self._descriptors.acquire(source.number)
+        try:
+            writer = self._descriptors.acquire(destination.number)
+            try:
+                self._dirty.add(destination.number)
+                host_copy.copy(reader, source.offset, writer, destination.offset, length, method)
+            finally:
+                self._descriptors.release(destination.number)
+        finally:
+            self._descriptors.release(source.number)
+
+    def write(self, number: int, offset: int, data: memoryview) -> None:
+        descriptor = self._descriptors.acquire(number)
+        try:
+            self._dirty.add(number)
+            done = os.pwrite(descriptor, data, offset)
+            while done < len(data):
+                done += os.pwrite(descriptor, data[done:], offset + done)
+        finally:
+            self._descriptors.release(number)
+
+    def size(self, number: int) -> int:
+        descriptor = self._descriptors.acquire(number)
+        try:
+            return os.fstat(descriptor).st_size
+        finally:
+            self._descriptors.release(number)
+
+    def set_size(self, number: int, size: int) -> None:
+        descriptor = self._descriptors.acquire(number)
+        try:
+            self._dirty.add(number)
+            os.ftruncate(descriptor, size)
+        finally:
+            self._descriptors.release(number)
+
+    def flush(self, number: int | None) -> None:
+        for one in sorted(self._dirty) if number is None else [number]:
+            descriptor = self._descriptors.acquire(one)
+            was_dirty = one in self._dirty
+            self._dirty.discard(one)
+            try:
+                os.fdatasync(descriptor)
+            except OSError:
+                if was_dirty:
+                    self._dirty.add(one)
+                raise
+            finally:
+                self._descriptors.release(one)
+
+    def save(self, description: DeviceDescription) -> None:
+        write_description(self._directory, description)
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._descriptors.close()
+            os.close(self._directory)
+
+
+def write_description(directory: int, description: DeviceDescription) -> None:
+    """Replace device.json in *directory* (an open descriptor) as a whole, durably. Raises OSError."""
+    temporary = f".{DESCRIPTION_NAME}.{os.getpid()}"
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666, dir_fd=directory)
+    try:
+        with open(descriptor, "w", encoding="utf-8") as file:
+            file.write(format_description(description))
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(temporary, DESCRIPTION_NAME, src_dir_fd=directory, dst_dir_fd=directory)
+    except OSError:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary, dir_fd=directory)
+        raise
+    os.fsync(directory)

@@ -1,0 +1,30 @@
+"""Reads and writes of any bytes of a file on a device that takes whole blocks only."""
+
+from __future__ import annotations
+
+from zonefs_py.device.base import ZonedDevice
+from zonefs_py.fs.file import ZoneFile
+
+
+def read_bytes(device: ZonedDevice, file: ZoneFile, offset: int, length: int) -> bytes:
+    """Return *length* bytes at *offset* of *file*, whose lock is held. Raises DeviceError."""
+    # The device takes whole blocks only, a buffered read any bytes.
+    block = file.block_size
+    before = offset % block
+    after = -(offset + length) % block
+    data = device.read(file.start + offset - before, before + length + after)
+    return data[before : before + length] if before or after else data
+
+
+def write_bytes(device: ZonedDevice, file: ZoneFile, offset: int, data: bytes | bytearray | memoryview) -> None:
+    """Write *data* at *offset* of a conventional *file*, whose lock is held. Raises DeviceError."""
+    block = file.block_size
+    before = offset % block
+    end = offset + len(data)
+    after = -end % block
+    if before or after:
+        # Part of a block: read the rest of it, as the page cache would for the kernel.
+        head = device.read(file.start + offset - before, block)[:before] if before else b""
+        tail = device.read(file.start + end + after - block, block)[block - after :] if after else b""
+        data = head + data + tail
+    device.write(file.start + offset - before, data)

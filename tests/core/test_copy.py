@@ -22,7 +22,6 @@ from tests.core.copying import (
 )
 from zonefs_py.config import ErrorsPolicy, FormatOptions, MountOptions
 from zonefs_py.copy.engine import BUFFER_SIZE, CopyEngine, Engine
-from zonefs_py.copy.plan import CopyRange
 from zonefs_py.device.directory import create_device, open_device
 from zonefs_py.device.emulated import EmulatedDevice
 from zonefs_py.device.memory import MemoryDevice
@@ -42,7 +41,7 @@ from zonefs_py.errors import (
 )
 from zonefs_py.fs.filesystem import Filesystem
 from zonefs_py.fs.format import format_device
-from zonefs_py.zone import CopyMethod, Geometry, ZoneCondition, ZoneOp
+from zonefs_py.zone import CopyMethod, CopyRange, Geometry, ZoneCondition, ZoneOp
 
 BLOCK = 4096
 ZONE_SIZE = 16 * BLOCK

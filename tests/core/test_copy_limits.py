@@ -11,11 +11,11 @@ import pytest
 from zonefs_py import FormatOptions, Geometry, MemoryDevice, format_device
 from zonefs_py.copy.engine import CopyEngine, Engine
 from zonefs_py.copy.limits import SETTABLE
-from zonefs_py.copy.plan import CopyRange, gather
+from zonefs_py.copy.plan import gather
 from zonefs_py.errors import InvalidRequest
 from zonefs_py.fs.filesystem import Filesystem
 from zonefs_py.units import KIB
-from zonefs_py.zone import CopyMethod
+from zonefs_py.zone import CopyMethod, CopyRange
 
 BLOCK = 4096
 ZONE = 256 * KIB

@@ -10,9 +10,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from zonefs_py.copy.limits import BYTE_LIMITS, MAX_NR_RANGES, MAX_RANGE_BYTES, SETTABLE, CopyLimits
-from zonefs_py.copy.plan import CopyRange, gather, plan
+from zonefs_py.copy.plan import gather, plan
 from zonefs_py.errors import InvalidRequest
 from zonefs_py.units import GIB, KIB, MIB
+from zonefs_py.zone import CopyRange
 
 BLOCK = 4096
 HARDWARE = CopyLimits.of_hardware(64 * MIB, 16 * MIB, 8, BLOCK)

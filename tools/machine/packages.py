@@ -21,7 +21,12 @@ from pathlib import Path
 from tools.machine.errors import VmError
 
 # Program -> the Debian package that brings it.
-PROGRAMS = {"qemu-system-x86_64": "qemu-system-x86", "busybox": "busybox-static", "kmod": "kmod", "setpriv": "util-linux"}
+PROGRAMS = {
+    "qemu-system-x86_64": "qemu-system-x86",
+    "busybox": "busybox-static",
+    "kmod": "kmod",
+    "setpriv": "util-linux",
+}
 
 
 @dataclass(frozen=True)
@@ -162,9 +167,8 @@ class Cache:
                     if name == "busybox":
                         shutil.copy2(program, starter)
                     else:
-                        starter.write_text(
-                            f'#!/bin/sh\nLD_LIBRARY_PATH={shlex.quote(libraries)} exec {shlex.quote(str(program))} "$@"\n'
-                        )
+                        command = f"LD_LIBRARY_PATH={shlex.quote(libraries)} exec {shlex.quote(str(program))}"
+                        starter.write_text(f'#!/bin/sh\n{command} "$@"\n')
                     starter.chmod(0o755)
                     break
 
@@ -204,7 +208,7 @@ class _Apt:
 
     def newest_kernel(self) -> str:
         """The package that the newest linux-image-amd64 depends on."""
-        found: list[tuple[tuple[int | str, ...], str]] = []
+        found: list[tuple[tuple[tuple[int, str], ...], str]] = []
         for stanza in self._run("apt-cache", "show", "linux-image-amd64").split("\n\n"):
             version = re.search(r"^Version: (\S+)", stanza, re.MULTILINE)
             depends = re.search(r"^Depends:.*?\b(linux-image-\d\S*-amd64)", stanza, re.MULTILINE)
@@ -215,8 +219,8 @@ class _Apt:
         return max(found)[1]
 
     def download(self, packages: list[str]) -> list[Path]:
-        """Fetch *packages* alone."""
-        directory = Path(tempfile.mkdtemp(prefix="download-", dir=self._path))
+        """Fetch *packages* alone; the caller removes the archives, as those of the next one."""
+        directory = self._path / "cache/archives"
         self._run("apt-get", "-q", "download", *packages, cwd=directory)
         return sorted(directory.glob("*.deb"))
 
@@ -231,12 +235,14 @@ def _sources() -> str:
     codename = _os_release("VERSION_CODENAME")
     for stanza in _checked(["apt-get", "indextargets", "Created-By: Packages"]).split("\n\n"):
         fields = dict(re.findall(r"^([\w-]+): (.*)$", stanza, re.MULTILINE))
-        if fields.get("Release") == codename and fields.get("Component") == "main" and fields.get("Origin", "Debian") == "Debian":
+        if (
+            fields.get("Release") == codename
+            and fields.get("Component") == "main"
+            and fields.get("Origin", "Debian") == "Debian"
+        ):
             break
     else:
-        raise VmError(
-            f"apt has no source for Debian's {codename or 'suite'} main, where the machine's kernel and programs come from"
-        )
+        raise VmError(f"apt has no source for Debian's {codename or 'suite'} main, from where kernel and programs come")
     keyring = fields.get("Signed-By") or "/usr/share/keyrings/debian-archive-keyring.gpg"
     signed = f"[signed-by={keyring}] " if keyring.startswith("/") and os.path.exists(keyring) else ""
     suites = (codename, f"{codename}-updates", f"{codename}-backports")

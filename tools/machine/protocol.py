@@ -1,7 +1,7 @@
 """Frames between the host and the agent in the machine, and between a server and its clients.
 
-A frame is a header (kind, job, length of the payload) and the payload. The agent has its own copy of the few lines
-that it needs, so that it starts without looking for modules.
+A frame is a header (kind, job, length of the payload) and the payload. Both sides import this module; inside, every
+import is slow, so it needs next to nothing.
 
 Requests: ``R`` run (JSON: argv, env, cwd), ``K`` kill the job's process group (payload: signal number), ``A`` add a
 device (JSON: kind, settings), ``D`` remove a device (payload: path), ``P`` power off.
@@ -14,6 +14,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
+PORT_NAME = "zonefs-py.machine"
 HEADER = struct.Struct("<cII")
 
 

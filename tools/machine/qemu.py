@@ -14,12 +14,12 @@ from pathlib import Path
 from tools.machine import initramfs
 from tools.machine.errors import VmError
 from tools.machine.packages import Kernel, Programs
+from tools.machine.protocol import PORT_NAME
 from tools.machine.specs import DeviceSpec
 
 GUEST = Path(__file__).resolve().parent / "guest"
 # What the init needs before it sees the host's files; QEMU's own bus and console are built into the kernel.
 EARLY_MODULES = ("9pnet_virtio", "9p", "overlay", "configfs")
-PORT_NAME = "zonefs-py.machine"
 
 KERNEL_COMMAND_LINE = (
     "console=ttyS0 loglevel=5 panic=-1 oops=panic mitigations=off nokaslr audit=0 random.trust_cpu=on nowatchdog"
@@ -70,7 +70,7 @@ def configuration(kernel: Kernel, programs: Programs, guest: Guest) -> bytes:
         "modules": " ".join(_module_name(file) for file in _module_files(kernel, programs)),
         "modules_dir": str(kernel.modules.resolve()),
         "modprobe": str(programs.modprobe),
-        "agent": str(GUEST / "agent.py"),
+        "source": str(GUEST.parent.parent.parent),
         "python": guest.python,
         "shares": "\n".join(f"{share_tag(number)}={share}" for number, share in enumerate(guest.shares)),
     }

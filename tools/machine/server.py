@@ -7,6 +7,7 @@ on the directory is held as long as the server lives, so that a stale one is kno
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -139,30 +140,25 @@ class Server:
         job = machine.begin(request["argv"], env=request["env"], cwd=request["cwd"])
 
         def watch() -> None:
-            if not connection.recv(1):
-                machine.kill(job)
+            with contextlib.suppress(OSError):
+                if not connection.recv(1):
+                    machine.kill(job)
 
-        watcher = threading.Thread(target=_quietly(watch), daemon=True)
+        watcher = threading.Thread(target=watch, daemon=True)
         watcher.start()
         try:
             status = machine.finish(
-                job, lambda kind, data: _send(connection, kind, data), timeout=request["timeout"], name=request["argv"][0]
+                job,
+                lambda kind, data: _send(connection, kind, data),
+                timeout=request["timeout"],
+                name=request["argv"][0],
             )
         finally:
             # Ends the watcher's wait; the answer can still be sent.
-            connection.shutdown(socket.SHUT_RD)
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RD)
             watcher.join()
         return {"status": status}
-
-
-def _quietly(act: Callable[[], None]) -> Callable[[], None]:
-    def quiet() -> None:
-        try:
-            act()
-        except OSError:
-            pass
-
-    return quiet
 
 
 def _send(connection: socket.socket, kind: str, payload: bytes) -> None:
@@ -191,7 +187,9 @@ class Client:
             connection.connect(str(self._directory / "socket"))
         except OSError:
             connection.close()
-            raise VmError(f"no machine called {self._name} is running; tools/vm start --name {self._name} starts one") from None
+            raise VmError(
+                f"no machine called {self._name} is running; tools/vm start --name {self._name} starts one"
+            ) from None
         return connection
 
     def _request(self, kind: str, payload: bytes, take: Callable[[str, bytes], None] | None = None) -> dict[str, Any]:

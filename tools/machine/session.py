@@ -66,8 +66,15 @@ class Machine:
     """
 
     def __init__(
-        self, process: subprocess.Popen[bytes], port: socket.socket, directory: Path, claim: int, settings: Settings
+        self,
+        process: subprocess.Popen[bytes],
+        port: socket.socket,
+        directory: Path,
+        claim: int,
+        settings: Settings,
+        tools: Path,
     ) -> None:
+        self._tools = tools
         self._process = process
         self._port = port
         self._directory = directory
@@ -86,9 +93,14 @@ class Machine:
 
     @classmethod
     def start(cls, settings: Settings) -> Machine:
-        """Start a machine with its devices; raise :class:`VmError` before, :class:`MachineError` after it was started."""
+        """Start a machine with its devices.
+
+        Raises :class:`VmError` if nothing was started, :class:`MachineError` if the machine or a device failed.
+        """
         specs = parse_devices(list(settings.devices))
         shares = [_checked_share(share) for share in settings.shares]
+        if settings.kernel_log is not None and not os.access(settings.kernel_log.absolute().parent, os.W_OK):
+            raise VmError(f"the kernel log cannot be written to {settings.kernel_log}: no such directory, or not yours")
         kernel, programs = Cache(settings.cache).prepare()
         directory, claim = _own_directory()
         try:
@@ -122,7 +134,7 @@ class Machine:
             shutil.rmtree(directory)
             os.close(claim)
             raise
-        machine = cls(process, ours, directory, claim, settings)
+        machine = cls(process, ours, directory, claim, settings, programs.modprobe.parent)
         try:
             machine._boot(specs)
         except BaseException:
@@ -152,7 +164,7 @@ class Machine:
         names = {f"ZONEFS_VM_DEVICE_{number}": path for number, path in enumerate(self.devices)}
         shares = [str(_checked_share(share)) for share in self._settings.shares]
         return {
-            "PATH": guest_path(os.environ.get("PATH", "")),
+            "PATH": guest_path(os.environ.get("PATH", ""), self._tools),
             "HOME": "/root",
             "USER": "root",
             "LC_ALL": os.environ.get("LC_ALL") or "C.UTF-8",
@@ -193,9 +205,7 @@ class Machine:
         job = self.begin(argv, env=env, cwd=cwd)
         return self.finish(job, take, timeout=timeout, name=argv[0])
 
-    def begin(
-        self, argv: Sequence[str], *, env: Mapping[str, str] | None = None, cwd: str | Path | None = None
-    ) -> int:
+    def begin(self, argv: Sequence[str], *, env: Mapping[str, str] | None = None, cwd: str | Path | None = None) -> int:
         """Start a command and give its number, with which :meth:`finish` must be called."""
         request = {"argv": list(argv), "env": self.environment() | dict(env or {}), "cwd": str(cwd or Path.cwd())}
         return self._begin("R", json.dumps(request).encode())
@@ -250,8 +260,8 @@ class Machine:
         self._process.wait()
         self._reader.join()
         self._port.close()
-        if self._settings.kernel_log is not None and self._directory.exists():
-            shutil.copyfile(self._directory / "kernel.log", self._settings.kernel_log)
+        if self._settings.kernel_log is not None:
+            _copy_log(self._directory / "kernel.log", self._settings.kernel_log)
         shutil.rmtree(self._directory, ignore_errors=True)
         os.close(self._claim)
 
@@ -349,18 +359,20 @@ class Machine:
         for old in sorted(logs.glob("*.log"), key=lambda path: path.stat().st_mtime)[:-KEPT_LOGS]:
             old.unlink(missing_ok=True)
         path = logs / f"{self._directory.name.removeprefix(_DIRECTORY_PREFIX)}.log"
-        shutil.copyfile(self._directory / "kernel.log", path)
+        _copy_log(self._directory / "kernel.log", path)
         return f"kernel log: {path}"
 
 
-def guest_path(path: str) -> str:
-    """PATH for commands: *path* without the shims of a version manager, which do not work inside, in their place the
-    directory of the interpreter that runs this."""
+def guest_path(path: str, tools: Path) -> str:
+    """PATH for commands: *path*, the standard directories, and *tools*, where modprobe is.
+
+    In place of the shims of a version manager, which do not work inside, stands the directory of the interpreter that
+    runs this.
+    """
     own = os.path.dirname(os.path.realpath(sys.executable))
     directories = [own if os.path.basename(part) == "shims" else part for part in path.split(":") if part]
-    for standard in "/usr/local/sbin /usr/local/bin /usr/sbin /usr/bin /sbin /bin".split():
-        directories.append(standard)
-    return ":".join(dict.fromkeys(directories))
+    standard = "/usr/local/sbin /usr/local/bin /usr/sbin /usr/bin /sbin /bin".split()
+    return ":".join(dict.fromkeys([*directories, *standard, str(tools)]))
 
 
 def _checked_share(share: Path) -> Path:
@@ -370,6 +382,14 @@ def _checked_share(share: Path) -> Path:
     if not os.access(path, os.W_OK | os.X_OK):
         raise VmError(f"{share} cannot be shared: you may not write there")
     return path
+
+
+def _copy_log(log: Path, target: Path) -> None:
+    """Copy the kernel log, which is empty if QEMU did not get as far as to make it."""
+    try:
+        target.write_bytes(log.read_bytes() if log.exists() else b"")
+    except OSError as exc:
+        raise MachineError(f"the kernel log cannot be written to {target}: {exc.strerror}") from exc
 
 
 def _text(path: Path) -> str:

@@ -55,32 +55,36 @@ NULL_BLK_KEYS: Mapping[str, str] = {
 }
 
 # Parameters of the module, Linux 6.12.
-SCSI_DEBUG_KEYS: Mapping[str, str] = {
-    "dev_size_mb": IN_MIB,
-    "sector_size": BYTES,
-    "zone_size_mb": IN_MIB,
-    "zone_cap_mb": IN_MIB,
-    "zone_nr_conv": COUNT,
-    "zone_max_open": COUNT,
-    "zbc": TEXT,
-    "inq_product": TEXT,
-    "inq_rev": TEXT,
-    "inq_vendor": TEXT,
-} | dict.fromkeys(
-    """
+SCSI_DEBUG_KEYS: Mapping[str, str] = (
+    {
+        "dev_size_mb": IN_MIB,
+        "sector_size": BYTES,
+        "zone_size_mb": IN_MIB,
+        "zone_cap_mb": IN_MIB,
+        "zone_nr_conv": COUNT,
+        "zone_max_open": COUNT,
+        "zbc": TEXT,
+        "inq_product": TEXT,
+        "inq_rev": TEXT,
+        "inq_vendor": TEXT,
+    }
+    | dict.fromkeys(
+        """
     add_host ato cdb_len delay dif dix every_nth guard host_max_queue lbprz lowest_aligned lun_format max_luns
     max_queue medium_error_count medium_error_start ndelay num_parts num_tgts opt_blks opt_xferlen_exp opts
     physblk_exp poll_queues ptype scsi_level submit_queues tur_ms_to_ready unmap_alignment unmap_granularity
     unmap_max_blocks unmap_max_desc atomic_wr_max_length atomic_wr_align atomic_wr_gran atomic_wr_max_length_bndry
     atomic_wr_max_bndry uuid_ctl virtual_gb write_same_length
     """.split(),
-    COUNT,
-) | dict.fromkeys(
-    """
+        COUNT,
+    )
+    | dict.fromkeys(
+        """
     allow_restart atomic_wr clustering dsense fake_rw host_lock lbpu lbpws lbpws10 no_lun_0 no_rwlock no_uld
     per_host_store random removable statistics strict vpd_use_hostno wp
     """.split(),
-    FLAG,
+        FLAG,
+    )
 )
 
 # Properties of QEMU's nvme-ns (zone_size.. are its zoned.zone_size..) and nvme (mdts, zasl, vsl); `size` and `zones`

@@ -13,15 +13,13 @@ import json
 import os
 import select
 import signal
-import struct
 import sys
 import traceback
 
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-import devices
+sys.path.insert(0, sys.argv[1])
+from tools.machine.guest import devices
+from tools.machine.protocol import PORT_NAME, Decoder, frame
 
-PORT_NAME = "zonefs-py.machine"
-HEADER = struct.Struct("<cII")
 PIPE_BYTES = 65536
 
 
@@ -60,7 +58,7 @@ class Agent:
         self._jobs: dict[int, Job] = {}
         self._pipes: dict[int, Job] = {}
         self._forgotten: set[int] = set()
-        self._buffer = bytearray()
+        self._decoder = Decoder()
         # SIGCHLD wakes the poll through a pipe.
         self._wake, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         os.set_blocking(wake_write, False)
@@ -70,7 +68,7 @@ class Agent:
 
     def send(self, kind: str, job: int, payload: bytes = b"") -> None:
         """Send one frame."""
-        data = memoryview(HEADER.pack(kind.encode(), job, len(payload)) + payload)
+        data = memoryview(frame(kind, job, payload))
         while data:
             data = data[os.write(self._port, data) :]
 
@@ -100,15 +98,8 @@ class Agent:
 
     def _take(self, data: bytes) -> bool:
         """Serve the requests that are complete with *data*; False if the last one was to power off."""
-        self._buffer += data
-        while len(self._buffer) >= HEADER.size:
-            kind, job, length = HEADER.unpack_from(self._buffer)
-            end = HEADER.size + length
-            if len(self._buffer) < end:
-                break
-            payload = bytes(self._buffer[HEADER.size : end])
-            del self._buffer[:end]
-            if kind == b"P":
+        for kind, job, payload in self._decoder.feed(data):
+            if kind == "P":
                 return False
             try:
                 self._request(kind, job, payload)
@@ -118,19 +109,19 @@ class Agent:
                 self.answer(job, error=str(exc))
         return True
 
-    def _request(self, kind: bytes, number: int, payload: bytes) -> None:
-        if kind == b"R":
+    def _request(self, kind: str, number: int, payload: bytes) -> None:
+        if kind == "R":
             request = json.loads(payload)
             self._run(number, request["argv"], request["env"], request["cwd"])
-        elif kind == b"K":
+        elif kind == "K":
             job = self._jobs.get(number)
             if job is not None:
                 # Its process group is gone only when it is reaped, which this thread does.
                 os.killpg(job.pid, int(payload))
-        elif kind == b"A":
+        elif kind == "A":
             request = json.loads(payload)
             self.answer(number, path=devices.add(request["kind"], request["settings"]))
-        elif kind == b"D":
+        elif kind == "D":
             devices.remove(payload.decode())
             self.answer(number, path=payload.decode())
 

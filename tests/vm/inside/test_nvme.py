@@ -1,6 +1,6 @@
 """NVMe namespaces as the kernel has them: QEMU's ZNS, which copies, and one of the kernel's own target, which does not.
 
-Device 0 is the first, with limits of 128 blocks a range, 256 in all and 16 ranges; device 1 is the second.
+tests/vm/test_nvme.py gives their paths. The limits of the first are 128 blocks a range, 256 in all, and 16 ranges.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ LIMITS = TargetLimits(mssrl=128, mcl=256, msrc=15)
 SOURCE = random.Random(4).randbytes(CAPACITY)
 """What zone 1 holds."""
 
-ZNS = os.environ.get("ZONEFS_VM_DEVICE_0", "")
-NVMET = os.environ.get("ZONEFS_VM_DEVICE_1", "")
+ZNS = os.environ.get("ZONEFS_TEST_ZNS", "")
+NVMET = os.environ.get("ZONEFS_TEST_NVMET", "")
 
 
 def zone_of(device: ZonedDevice, number: int) -> Zone:

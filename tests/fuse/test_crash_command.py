@@ -116,7 +116,7 @@ def test_conventional_files_and_all_that_mount_and_mkfs_can(programs: Path) -> N
     )
     crash(
         programs, "--workload", "sh work.sh", "--check", "sh see.sh", "--jobs", "1",
-        *SMALL, "--format", "perm=600", "-o", "errors=repair,explicit-open", "--max-open", "2", "--max-active", "3",
+        *SMALL, "--mkfs", "perm=600", "-o", "errors=repair,explicit-open", "--max-open", "2", "--max-active", "3",
     )  # fmt: skip
     lines = (programs / "seen").read_text().split()
     assert set(lines[0::2]) == {"--", "x-", "-x", "xx"}
@@ -152,22 +152,22 @@ def test_of_many_states_some_are_visited(programs: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("status", "words", "says"),
     [
-        (("--workload", "echo hello; exit 3"), "the workload failed (exit status 3); it printed: hello"),
-        (("--workload", "kill -9 $$"), "the workload failed (killed by SIGKILL); it printed: nothing"),
-        (("--workload", "true", "--state", "9.0"), "there is no state 9.0 here"),
-        (("--workload", "true", "--state", "x"), "'x' is no state"),
-        (("--workload", "true", "--device", "nowhere"), "nowhere"),
-        (("--workload", "true", "--device", "x", "--zones", "4"), "--zones is for a new device"),
-        (("--workload", "true", "--device", "x", "--format", "perm=600"), "--format is for a new device"),
-        (("--workload", "true", "--zones", "1"), "1 zones"),
-        (("--workload", "true", "-o", "errors=perhaps"), "errors=perhaps"),
-        (("--workload", "true", "--format", "colour=red"), "colour"),
+        (1, ("--workload", "echo hello; exit 3"), "the workload failed (exit status 3); it printed: hello"),
+        (1, ("--workload", "kill -9 $$"), "the workload failed (killed by SIGKILL); it printed: nothing"),
+        (1, ("--workload", "true", "--state", "9.0"), "there is no state 9.0 here"),
+        (2, ("--workload", "true", "--state", "x"), "'x' is no state"),
+        (1, ("--workload", "true", "--device", "nowhere"), "nowhere"),
+        (2, ("--workload", "true", "--device", "x", "--zones", "4"), "--zones is for a new device"),
+        (2, ("--workload", "true", "--device", "x", "--mkfs", "perm=600"), "--mkfs is for a new device"),
+        (1, ("--workload", "true", "--zones", "1"), "1 zones"),
+        (2, ("--workload", "true", "-o", "errors=perhaps"), "errors=perhaps"),
+        (2, ("--workload", "true", "--mkfs", "colour=red"), "colour"),
     ],
 )
-def test_mistakes_are_one_line(programs: Path, words: tuple[str, ...], says: str) -> None:
-    done = crash(programs, "--check", "true", *words, status=1)
+def test_mistakes_are_one_line(programs: Path, status: int, words: tuple[str, ...], says: str) -> None:
+    done = crash(programs, "--check", "true", *words, status=status)
     assert done.stdout == ""
     assert len(done.stderr.splitlines()) == 1
     assert done.stderr.startswith("zonefs-py: ")

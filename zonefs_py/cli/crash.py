@@ -14,10 +14,11 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from zonefs_py.cli.common import SIZE, SlowProgress, open_for_reading, printable
+from zonefs_py.cli.common import SlowProgress, open_for_reading, printable
 from zonefs_py.cli.mount import check_fuse
+from zonefs_py.cli.parameters import COUNT, PATH, SIZE, mount_options_option
 from zonefs_py.config import FormatOptions, parse_format_options, parse_mount_options
-from zonefs_py.errors import SuperblockError, UserError
+from zonefs_py.errors import OptionError, SuperblockError, UserError
 from zonefs_py.fs.format import format_device
 from zonefs_py.fs.superblock import SUPERBLOCK_SIZE, Superblock
 from zonefs_py.testing.calls import Call
@@ -32,6 +33,9 @@ EXIT_FAILED = 1
 
 _SELECTING = ("states", "seed", "jobs", "timeout", "state_id")
 
+MAX_SIZE = 1024 * MIB
+"""Bytes that a device may hold to be one that a workload finds."""
+
 DEFAULT_ZONES = 16
 DEFAULT_CONVENTIONAL = 2
 DEFAULT_ZONE_SIZE = 4 * MIB
@@ -41,20 +45,21 @@ _SHAPE = ("zones", "conventional", "zone_size", "zone_capacity", "block_size", "
 @click.command(short_help="Test what a program leaves behind when the power is cut.")
 @click.option("--workload", required=True, metavar="CMD", help="The program to test, a command of the shell.")
 @click.option("--check", required=True, metavar="CMD", help="Looks at what is left; fails if that is not good enough.")
-@click.option("--device", type=click.Path(), help="Start with what is on this device, which is not changed.")
-@click.option("--zones", type=int, metavar="N", help=f"Number of zones of a new device; default: {DEFAULT_ZONES}.")
+@click.option("--device", type=PATH, help="Start with what is on this device, which is not changed.")
+@click.option("--zones", type=COUNT, metavar="N", help=f"Number of zones of a new device; default: {DEFAULT_ZONES}.")
 @click.option(
-    "--conventional", type=int, metavar="N", help=f"How many of them are conventional; default: {DEFAULT_CONVENTIONAL}."
+    "--conventional",
+    type=COUNT,
+    metavar="N",
+    help=f"How many are conventional; default: {DEFAULT_CONVENTIONAL}.",
 )
 @click.option("--zone-size", type=SIZE, metavar="SIZE", help="Size of a zone; default: 4M.")
 @click.option("--zone-capacity", type=SIZE, metavar="SIZE", help="How much of a sequential zone can be written.")
 @click.option("--block-size", type=SIZE, metavar="SIZE", help="Write granularity, 512 or 4096; default: 4096.")
-@click.option("--max-open", type=int, metavar="N", help="Zones that can be open at a time.")
-@click.option("--max-active", type=int, metavar="N", help="Zones that can be open or closed at a time.")
-@click.option(
-    "--format", "features", metavar="FEATURES", help="For a new device, as mkfs -o: aggr_cnv, perm=OCTAL, ..."
-)
-@click.option("-o", "options", multiple=True, metavar="OPTIONS", help="As mount -o: errors=..., explicit-open.")
+@click.option("--max-open", type=COUNT, metavar="N", help="Zones that can be open at a time.")
+@click.option("--max-active", type=COUNT, metavar="N", help="Zones that can be open or closed at a time.")
+@click.option("--mkfs", "features", metavar="FEATURES", help="For a new device, as mkfs -o: aggr_cnv, perm=OCTAL, ...")
+@mount_options_option
 @click.option("--states", type=click.IntRange(1), default=1000, metavar="N", show_default=True, help="Visit at most N.")
 @click.option(
     "--seed", type=click.IntRange(0), default=0, metavar="S", show_default=True, help="Which, if there are more."
@@ -177,14 +182,20 @@ def _base(device: str | None, features: str | None, shape: dict[str, Any]) -> De
         return _new(features, shape)
     given = [f"--{name.replace('_', '-')}" for name in _SHAPE if shape[name] is not None]
     if features is not None:
-        given.append("--format")
+        given.append("--mkfs")
     if given:
-        raise UserError(f"{given[0]} is for a new device: leave it out, or --device")
+        raise OptionError(f"{given[0]} is for a new device: leave it out, or --device")
     with open_for_reading(device) as opened:
         try:
             Superblock.unpack(opened.read(0, SUPERBLOCK_SIZE))
         except SuperblockError as exc:
             raise SuperblockError(f"{opened.info.name}: {exc}; 'zonefs-py mkfs' formats a device") from None
+        size = sum(zone.size if zone.is_conventional else zone.data_size or 0 for zone in opened.report_zones())
+        if size > MAX_SIZE:
+            raise UserError(
+                f"{opened.info.name} holds {format_size(size)} in conventional zones and written ones; a crash test"
+                f" keeps that in memory, and takes {format_size(MAX_SIZE)} at most"
+            )
         return take_image(opened)
 
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from zonefs_py.errors import UserError
+from zonefs_py.errors import OptionError, UserError
 from zonefs_py.testing.calls import Call, FlushCall, ManageCall, WriteCall
 from zonefs_py.testing.image import EMPTY_ZONE, ConventionalImage, DeviceImage, SequentialImage, ZoneImage
 from zonefs_py.zone import Geometry, ZoneOp
@@ -35,11 +35,11 @@ class StateId(NamedTuple):
 
 
 def parse_state_id(text: str) -> StateId:
-    """Return the id that *text* is the text of. Raises UserError."""
+    """Return the id that *text* is the text of. Raises OptionError."""
     match = _STATE_ID.fullmatch(text)
     if match is not None:
         return StateId(int(match[1]), int(match[2], 16))
-    raise UserError(f"{text!r} is no state: a state is written like 12.1f, as a failure is reported")
+    raise OptionError(f"{text!r} is no state: a state is written like 12.1f, as a failure is reported")
 
 
 @dataclass(frozen=True)

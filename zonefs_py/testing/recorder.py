@@ -32,6 +32,7 @@ class RecordingDevice(ZonedDevice):
             copy_max_hw_bytes=0,
             copy_max_range_hw_bytes=0,
             copy_max_nr_ranges_hw=0,
+            reflink_alignment=0,
         )
 
     @property

@@ -149,8 +149,8 @@ def choices(base: DeviceImage, done: list[Call], under_way: Call | None, wanted:
 
 def test_the_states_of_an_append_are_its_prefixes() -> None:
     base = empty_image(GEOMETRY)
-    calls = [WriteCall(2, 0, blocks(3, 1)), FlushCall(2), WriteCall(2, 3 * BLOCK, blocks(2, 4))]
-    sizes = [[], [], [], []]  # type: list[list[int | None]]
+    calls: list[Call] = [WriteCall(2, 0, blocks(3, 1)), FlushCall(2), WriteCall(2, 3 * BLOCK, blocks(2, 4))]
+    sizes: list[list[int | None]] = [[], [], [], []]
     for number, seen, _ in states_of(base, calls):
         size = seen[2][1]
         assert seen[2][0] == blocks(5, 1)[:size] + bytes(ZONE - (size or 0))

@@ -329,7 +329,7 @@ def test_seeds_reach_every_legal_outcome() -> None:
 
 
 def test_the_same_seed_gives_the_same_outcome() -> None:
-    outcomes = set()
+    outcomes: set[object] = set()
     for _ in range(3):
         device = prepared()
         outcomes.add(device.power_cut(KeepSeed(5)))

@@ -26,6 +26,7 @@ COMMANDS = {
     "snapshot": ("zonefs_py.cli.snapshot", "Keep what an emulated device holds; list, compare and delete that."),
     "rollback": ("zonefs_py.cli.snapshot", "Make a device what it was in a snapshot."),
     "run": ("zonefs_py.cli.run", "Run a command with a fresh mounted file system."),
+    "crash": ("zonefs_py.cli.crash", "Test what a program leaves behind when the power is cut."),
     "install-mount-helper": ("zonefs_py.cli.mount_helper", "Make 'mount -t fuse.zonefs-py' work."),
 }
 

@@ -6,7 +6,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from zonefs_py.errors import UserError
+from zonefs_py.errors import OptionError, UserError
 from zonefs_py.units import is_aligned
 
 SEED = "seed:"
@@ -81,7 +81,7 @@ class PowerCut:
 
 
 def parse_keep(text: str) -> Keep:
-    """Return what ``none``, ``all`` or ``seed:N`` stands for. Raises UserError."""
+    """Return what ``none``, ``all`` or ``seed:N`` stands for. Raises OptionError."""
     if text == "none":
         return KeepNone()
     if text == "all":
@@ -89,7 +89,7 @@ def parse_keep(text: str) -> Keep:
     number = text.removeprefix(SEED)
     if number != text and number.isascii() and number.isdigit() and len(number) <= 18:
         return KeepSeed(int(number))
-    raise UserError(f"{text!r}: what a power cut keeps is none, all, or seed:N with a number N")
+    raise OptionError(f"{text!r}: what a power cut keeps is none, all, or seed:N with a number N")
 
 
 def choose(keep: Keep, unflushed: Sequence[Unflushed], block_size: int) -> dict[int, Kept]:

@@ -94,6 +94,9 @@ class WriteCacheDevice(ZonedDevice):
             copy_max_hw_bytes=0,
             copy_max_range_hw_bytes=0,
             copy_max_nr_ranges_hw=0,
+            reflink_alignment=0,
+            # One zone's data may go down while the others wait.
+            waits=True,
         )
         self._lock = threading.Lock()
         """Guards everything below. Data goes down while it is held; reads of zones of which nothing is held and

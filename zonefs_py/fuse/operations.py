@@ -172,9 +172,11 @@ class Operations(pyfuse3.Operations):
             atime_ns=attr.st_atime_ns if fields.update_atime else None,
             mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
         )
+        # The kernel names a handle for ftruncate(2) only.
+        change = functools.partial(self._fs.setattr, ino, changes, ctx.uid, by_handle=fh is not None)
         # Cutting a large file takes the host's file system a while.
         call = self._call_on_worker if fields.update_size else self._call
-        return self._entry(await call(ino, self._fs.setattr, ino, changes, ctx.uid))
+        return self._entry(await call(ino, change))
 
     @_answering
     async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:

@@ -192,6 +192,16 @@ def is_disconnected(exc: OSError) -> bool:
     return exc.errno in (errno.ENOTCONN, errno.ECONNABORTED)
 
 
+def is_busy(exc: OSError) -> bool:
+    """Whether *exc* says that somebody else uses a device, or has locked it."""
+    return exc.errno in (errno.EBUSY, errno.EAGAIN)
+
+
+def is_write_protected(exc: OSError) -> bool:
+    """Whether *exc* says that a device may not be written, by this user or at all."""
+    return exc.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
 def is_out_of_descriptors(exc: OSError) -> bool:
     """Whether *exc* says that this process or the system has no more file descriptors."""
     return exc.errno in (errno.EMFILE, errno.ENFILE)

@@ -60,7 +60,7 @@ RESERVED = {
     "pyfuse3": {"fuse"},
     "trio": {"fuse"},
     "errno": {"errors"},
-    "ctypes": {"device._libzbd", "cli._mount_syscalls"},
+    "ctypes": {"device._libzbd", "device.libzbd", "device.aligned", "cli._mount_syscalls"},
     "click": {"cli"},
 }
 

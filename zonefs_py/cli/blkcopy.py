@@ -54,11 +54,11 @@ def blkcopy(
     Output is how much of each range is known to be copied (comp_len). The exit status is 0 only if that is all.
     """
     from zonefs_py.copy.blocks import copy_blocks
-    from zonefs_py.device.directory import open_device
+    from zonefs_py.device.stack import open_stack
 
     if not is_device(device_path):
         raise UserError(f"{device_path} is a mount point: unmount it, and give the device")
-    with open_device(device_path) as device:
+    with open_stack(device_path) as device:
         if destination < device.info.zone_size and not force and read_superblock(device) is not None:
             raise UserError("zone 0 holds the superblock of a zonefs; -f copies there all the same")
         copied = copy_blocks(device, ranges, destination)

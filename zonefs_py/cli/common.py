@@ -115,14 +115,17 @@ SIZE = Size()
 def is_device(path: str) -> bool:
     """Whether *path* is a device (that may be damaged) rather than a place where one is mounted.
 
-    That is an emulated device's path, or the text of a stack. Raises UserError where it is neither, OSError where it
-    cannot be looked at.
+    That is the path of an emulated or a block device, or the text of a stack. Raises UserError where it is neither,
+    OSError where it cannot be looked at.
     """
+    from zonefs_py.device.blockdev import is_block_device
     from zonefs_py.device.stack_spec import is_stack, parse_spec
     from zonefs_py.device.zone_files import DESCRIPTION_NAME
 
     if is_stack(path):
         parse_spec(path)
+        return True
+    if is_block_device(path):
         return True
     try:
         # Not stat: the kernel may answer that for a mount whose daemon is gone.
@@ -140,7 +143,9 @@ def is_device(path: str) -> bool:
         return True
     if os.path.ismount(os.path.realpath(path)):
         return False
-    raise UserError(f"{path} is neither an emulated device (it has no {DESCRIPTION_NAME}) nor a mount point")
+    raise UserError(
+        f"{path} is neither an emulated device (it has no {DESCRIPTION_NAME}), nor a block device, nor a mount point"
+    )
 
 
 def open_for_reading(device: str) -> ZonedDevice:

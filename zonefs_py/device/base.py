@@ -38,6 +38,8 @@ class ZonedDevice(ABC):
     def read(self, offset: int, length: int) -> bytes:
         """Return exactly *length* bytes at *offset*; what was never written reads as zeros.
 
+        But behind the write pointer of a sequential zone a block device may give anything, or an error.
+
         Raises DeviceError; nothing is known about the data then.
         """
 

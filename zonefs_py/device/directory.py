@@ -14,6 +14,7 @@ from zonefs_py.device import host_copy
 from zonefs_py.device.conditions import ZoneConditions
 from zonefs_py.device.description import DeviceDescription, check_description, parse_description
 from zonefs_py.device.emulated import EmulatedDevice, make_info
+from zonefs_py.device.locks import lock_holder
 from zonefs_py.device.zone_files import DESCRIPTION_NAME, DirectoryStore, write_description, zone_file_name
 from zonefs_py.errors import DeviceFormatError, DeviceInUse, DeviceReadOnly, UserError, ZonefsError
 from zonefs_py.units import round_down
@@ -120,25 +121,8 @@ def _lock(directory: int, path: Path, *, exclusive: bool) -> None:
     try:
         fcntl.flock(directory, operation | fcntl.LOCK_NB)
     except BlockingIOError:
-        holder = _lock_holder(directory)
+        holder = lock_holder(os.fstat(directory))
         raise DeviceInUse(f"{path} is in use by {f'pid {holder}' if holder else 'another process'}") from None
-
-
-def _lock_holder(directory: int) -> int | None:
-    status = os.fstat(directory)
-    try:
-        lines = Path("/proc/locks").read_text().splitlines()
-    except OSError:
-        return None
-    # "1: FLOCK ADVISORY WRITE PID MAJOR:MINOR:INODE 0 EOF"; a blocked one has "->" as its second word.
-    locks = [words for line in lines if len(words := line.split()) > 5 and words[1] == "FLOCK"]
-    device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}"
-    # On btrfs and overlayfs stat gives another device number than the kernel uses here: then the inode must do.
-    for end in (f"{device}:{status.st_ino}", f":{status.st_ino}"):
-        for words in locks:
-            if words[5].endswith(end):
-                return int(words[4])
-    return None
 
 
 def is_device(path: str | os.PathLike[str]) -> bool:

@@ -7,6 +7,7 @@ import os
 import stat
 
 from zonefs_py.device.base import ZonedDevice
+from zonefs_py.device.blockdev import is_block_device, open_block_device
 from zonefs_py.device.directory import open_device
 from zonefs_py.device.fault import FaultDevice
 from zonefs_py.device.fault_rules import FaultRule, parse_rules
@@ -22,13 +23,15 @@ from zonefs_py.device.stack_spec import (
     map_paths,
     parse_spec,
 )
+from zonefs_py.device.sysfs import read_facts
+from zonefs_py.device.zone_files import DESCRIPTION_NAME
 from zonefs_py.errors import UserError
 
 MAX_RULES_SIZE = 16 * 1024 * 1024
 
 
 def open_stack(text: str, read_only: bool = False) -> ZonedDevice:
-    """Open the device that *text* stands for: an emulated device by its path, or a stack (see `stack_spec`).
+    """Open the device that *text* stands for: a device by its path, or a stack (see `stack_spec`).
 
     Closing it closes all devices in it. If one cannot be opened, or does not fit, those that were opened are closed.
     Raises UserError (DeviceFormatError, DeviceInUse, DeviceReadOnly), DeviceError, OSError.
@@ -54,7 +57,9 @@ def _check_used_once(spec: DeviceSpec) -> None:
             status = os.stat(path)
         except OSError:
             continue  # opening it says what is wrong
-        identity = (status.st_dev, status.st_ino)
+        # Several nodes may be one block device.
+        block = stat.S_ISBLK(status.st_mode)
+        identity = (-1, status.st_rdev) if block else (status.st_dev, status.st_ino)
         if identity in seen:
             other = seen[identity]
             same = f"{path} is" if path == other else f"{path} and {other} are the same device,"
@@ -65,7 +70,7 @@ def _check_used_once(spec: DeviceSpec) -> None:
 def _open(spec: DeviceSpec, opened: contextlib.ExitStack, *, read_only: bool) -> ZonedDevice:
     """Open *spec*; what is opened below is put on *opened*, to be closed again if the rest fails."""
     if isinstance(spec, PathSpec):
-        device: ZonedDevice = open_device(spec.path, read_only=read_only)
+        device = open_path(spec.path, read_only=read_only)
         opened.callback(device.close)
         return device
     if isinstance(spec, FaultSpec):
@@ -77,6 +82,20 @@ def _open(spec: DeviceSpec, opened: contextlib.ExitStack, *, read_only: bool) ->
             raise UserError(f"{spec.rules}: {exc}") from None
     slices = [piece for part in spec.parts for piece in _slices(part, opened, read_only=read_only)]
     return LinearDevice(slices, format_spec(spec))
+
+
+def open_path(path: str, read_only: bool = False) -> ZonedDevice:
+    """Open what *path* names: a block device, or an emulated one in a directory. Raises as `open_stack`."""
+    if is_block_device(path):
+        return open_block_device(path, read_only=read_only)
+    return open_device(path, read_only=read_only)
+
+
+def can_be_written(path: str) -> bool:
+    """Whether this user may write the device *path*, of either kind, which can be opened. Raises OSError."""
+    if is_block_device(path):
+        return os.access(path, os.W_OK, effective_ids=True) and not read_facts(os.stat(path).st_rdev).read_only
+    return os.access(os.path.join(path, DESCRIPTION_NAME), os.W_OK, effective_ids=True)
 
 
 def _slices(part: PartSpec, opened: contextlib.ExitStack, *, read_only: bool) -> list[Slice]:

@@ -34,13 +34,15 @@ class Difference:
     """One difference. ``name`` is the first column of its row in docs/differences.md.
 
     ``cases`` are patterns of the cases in which it may be met, ``test`` says whether a row is one. If it ``lasts``,
-    what follows it in such a case is a consequence, and may differ too.
+    what follows it in such a case is a consequence, and may differ too. An emulated device does not show it if it is
+    ``only_on_block_devices``.
     """
 
     name: str
     cases: tuple[str, ...]
     test: Callable[[Row], bool]
     lasts: bool = False
+    only_on_block_devices: bool = False
 
     def concerns(self, case: str) -> bool:
         """Whether *case* may meet it."""
@@ -228,6 +230,12 @@ DIFFERENCES = (
         ),
         lambda row: row.call == "copy_file_range" and row.kernel in ("EIO", "EINVAL") and isinstance(row.ours, int),
         lasts=True,
+    ),
+    Difference(
+        "zones of a block device that are open when it is mounted read-only",
+        ("mounts/mount_read_only",),
+        _answers("zones", {"4": "cl 4096"}, {"4": "oi 4096"}),
+        only_on_block_devices=True,
     ),
     Difference("mounting a device twice", ("mounts/mount_twice",), _answers("mount-again", None, "refused")),
 )

@@ -24,9 +24,14 @@ from tests.equality.geometry import GEOMETRIES, pack_superblock
 from tests.equality.subjects import SUBJECTS, Subject
 
 
-def run_group(subject: Subject, name: str, group: cases.Group, out: IO[str], wanted: str) -> None:
+def matches(name: str, patterns: list[str]) -> bool:
+    """Whether a case or sequence is wanted; without patterns all are."""
+    return not patterns or any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def run_group(subject: Subject, name: str, group: cases.Group, out: IO[str], wanted: list[str]) -> None:
     """Run the cases of one group whose names match *wanted*."""
-    chosen = [case for case in group.cases if fnmatch.fnmatch(f"{name}/{case.__name__}", wanted)]
+    chosen = [case for case in group.cases if matches(f"{name}/{case.__name__}", wanted)]
     if not chosen:
         return
     geometry = GEOMETRIES[group.geometry]
@@ -63,9 +68,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("subject", choices=sorted(SUBJECTS))
     parser.add_argument("--out", type=Path, help="file for the lines; default: stdout")
-    parser.add_argument("--only", default="*", metavar="PATTERN", help="cases (GROUP/CASE) and sequences (random/NAME)")
+    only = "cases (GROUP/CASE) and sequences (random/NAME) whose names match; may be repeated"
+    parser.add_argument("--only", action="append", default=[], metavar="PATTERN", help=only)
     parser.add_argument("--directory", type=Path, help="where to mount, and to make emulated devices")
-    parser.add_argument("--seconds", action="store_true", help="say on stderr how long each part took")
     arguments = parser.parse_args()
     os.umask(0o022)
     with tempfile.TemporaryDirectory(prefix="equality-", dir=arguments.directory) as directory:
@@ -76,7 +81,7 @@ def main() -> int:
             for name, group in cases.GROUPS.items():
                 run_group(subject, name, group, out, arguments.only)
             for name, sequence in random_calls.SEQUENCES.items():
-                if fnmatch.fnmatch(f"random/{name}", arguments.only):
+                if matches(f"random/{name}", arguments.only):
                     random_calls.run(subject, name, sequence, out)
     return 0
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.equality.cases import GROUPS
 from tests.equality.compare import CaseResult, Comparison, Recording, compare, read_recording
-from tests.equality.differences import NOT_COMPARED
+from tests.equality.differences import DIFFERENCES, NOT_COMPARED
 from tests.equality.random_calls import SEQUENCES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -95,7 +95,7 @@ def document(comparison: Comparison) -> str:
         "\n## Random calls\n",
         *_table(("sequence", "seed", "options", "equal", "different", "why"), _sequence_rows(comparison)),
         "\n## Differences\n",
-        *_table(("what", "answers"), ((name, str(count)) for name, count in comparison.known.items())),
+        *_table(("what", "answers"), _difference_rows(comparison)),
         "\nNot compared:\n",
         *_table(("what", "why"), NOT_COMPARED.items()),
     ]
@@ -108,6 +108,12 @@ def _table(heading: Iterable[str], rows: Iterable[Iterable[str]]) -> Iterable[st
     yield "|" + "---|" * len(heading)
     for row in rows:
         yield "| " + " | ".join(row) + " |"
+
+
+def _difference_rows(comparison: Comparison) -> Iterable[tuple[str, str]]:
+    for difference in DIFFERENCES:
+        met = "only on block devices" if difference.only_on_block_devices else comparison.known[difference.name]
+        yield difference.name, str(met)
 
 
 def _case_rows(comparison: Comparison) -> Iterable[tuple[str, ...]]:

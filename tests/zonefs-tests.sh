@@ -149,7 +149,7 @@ find_programs() {
 	done
 	[[ -n $candidate ]] || die "zonefs-py is neither in \$ZONEFS_PY_BIN nor in a virtual environment nor in PATH: run tools/quickstart"
 	export ZONEFS_PY=$candidate/zonefs-py MKZONEFS=$candidate/mkzonefs MOUNT_HELPER=$candidate/mount.fuse.zonefs-py
-	export ZIO=$REPO/tools/zio
+	export ZIO=$REPO/tools/zio PATIENCE=$((TIMEOUT <= 60 ? 10 : TIMEOUT / 4))
 	# Resolved once: the python3 of a version manager is a script that costs more than a whole test step.
 	ZIO_PYTHON=$(python3 -c 'import sys; print(sys.executable)') || die "python3 does not run"
 	export ZIO_PYTHON
@@ -225,7 +225,7 @@ record_sizes() {
 
 # Unmount everything below $1. A process that is still there is given some time: a killed one may be ending.
 unmount_all() {
-	local dir=$1 point deadline=$((SECONDS + 5)) busy=0
+	local dir=$1 point deadline=$((SECONDS + PATIENCE / 2)) busy=0
 	while point=$(mounts_below "$dir" | head --lines=1) && [[ -n $point ]]; do
 		timeout --kill-after=2 10 umount "$point" 2>/dev/null && continue
 		if ((SECONDS >= deadline)); then
@@ -250,7 +250,7 @@ check_daemons() {
 	for daemon in "$dir"/daemon.*/; do
 		[[ -e $daemon/pid ]] || continue
 		pid=$(<"$daemon/pid")
-		deadline=$((SECONDS + 20))
+		deadline=$((SECONDS + 2 * PATIENCE))
 		while [[ ! -e $daemon/status ]] && kill -0 "$pid" 2>/dev/null; do
 			if ((SECONDS > deadline)); then
 				echo "the daemon did not end after unmounting$(mount_holder "$dir"); killed"

@@ -12,6 +12,7 @@ from array import array
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import ClassVar, Protocol
 
 import pytest
@@ -54,6 +55,8 @@ GEOMETRIES = {
 
 SEQUENTIAL = geometry(conventional=2, capacity=48 * KIB)
 """For tests that are about conditions: zones 2 to 7 are sequential, twelve blocks each."""
+
+BLOCK = SEQUENTIAL.block_size
 
 Transitions = dict[tuple[ZoneCondition, bool], dict[ZoneOp, ZoneCondition]]
 
@@ -220,6 +223,20 @@ class ZonedDeviceConformance:
             assert device.report_zones(start, 2) == zones[start : start + 2]
             assert device.report_zones(start, 0) == []
         assert device.report_zones(1, 10_000) == zones[1:]
+
+    def test_a_zone_goes_out_to_a_file_or_not_at_all(self, make: Make, shape: Geometry, tmp_path: Path) -> None:
+        device = make(shape)
+        for zone in device.report_zones():
+            device.write(zone.start, pattern(zone.start, device.info.block_size))
+            length = zone.capacity if zone.is_conventional else device.info.block_size
+            done: list[int] = []
+            with (tmp_path / f"zone{zone.number}").open("w+b") as file:
+                if device.copy_out(zone.number, length, file.fileno(), done.append):
+                    assert file.read().ljust(length, b"\0") == device.read(zone.start, length)
+                    assert done == sorted(done)
+                    assert done[-1] <= length
+                else:
+                    assert not any(file.read())
 
     def test_reports_are_fresh_values(self, make: Make) -> None:
         device = make(self.sequential)

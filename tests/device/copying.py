@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from zonefs_py.device.memory import MemoryDevice
 from zonefs_py.errors import DeviceError
@@ -22,13 +23,13 @@ class CopyingDevice(MemoryDevice):
         name: str = "memory",
     ) -> None:
         super().__init__(geometry, max_open_zones, max_active_zones)
-        self._more = {"copy_methods": methods, "name": name}
+        self._more: dict[str, Any] = {"copy_methods": methods, "name": name}
         self.copies: list[tuple[int, int, int, CopyMethod]] = []
         """Source, destination, length and method of each `copy`, in order."""
 
     @property
     def info(self) -> DeviceInfo:
-        return replace(super().info, **self._more)  # type: ignore[arg-type]
+        return replace(super().info, **self._more)
 
     def copy(
         self, source: int, destination: int, length: int, method: CopyMethod, generation: int | None = None

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from zonefs_py.device.blockdev import is_block_device, open_block_device
 from zonefs_py.device.stack import open_stack
-from zonefs_py.errors import DeviceFormatError, DeviceReadOnly, UserError
+from zonefs_py.errors import DeviceFormatError, DeviceInUse, DeviceReadOnly, UserError
 
 from .test_sysfs import DISK
 
@@ -57,7 +60,8 @@ def test_what_is_a_block_device(node: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(node)
     assert is_block_device(node)
     assert is_block_device(tmp_path / "link")
-    assert not any(map(is_block_device, (tmp_path, tmp_path / "nothing", "/dev/null", __file__, "a\0b")))
+    for path in (tmp_path, tmp_path / "nothing", "/dev/null", __file__, "a\0b"):
+        assert not is_block_device(path)
 
 
 @pytest.mark.parametrize("read_only", [True, False])
@@ -90,6 +94,12 @@ def test_a_partition_is_refused_with_the_way_out(node: Path, tmp_path: Path) -> 
         open_block_device(node, sysfs=pretend(tmp_path, node, partition=True))
 
 
+@pytest.mark.parametrize("granularity", ["8192", "16384", "4104"])
+def test_blocks_larger_than_the_superblock_are_refused(node: Path, tmp_path: Path, granularity: str) -> None:
+    with pytest.raises(DeviceFormatError, match=f"blocks of {granularity} bytes; zonefs takes 4096 at most"):
+        open_block_device(node, sysfs=pretend(tmp_path, node, queue__zone_write_granularity=granularity))
+
+
 def test_a_write_protected_device_is_not_opened_for_writing(node: Path, tmp_path: Path) -> None:
     with pytest.raises(DeviceReadOnly, match="write-protected; a read-only mount"):
         open_block_device(node, sysfs=pretend(tmp_path, node, ro="1"))
@@ -111,9 +121,29 @@ def test_a_device_that_the_kernel_does_not_show(node: Path, tmp_path: Path) -> N
         open_block_device(node, sysfs=tmp_path)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="opens a device, as root may")
+@pytest.fixture
+def loop_device(tmp_path: Path) -> Iterator[Path]:
+    """A block device that nobody else uses."""
+    if os.geteuid() != 0 or not Path("/dev/loop-control").exists():
+        pytest.skip("making a loop device needs root and the kernel's loop driver")
+    image = tmp_path / "image"
+    image.write_bytes(bytes(1 << 20))
+    made = subprocess.run(["losetup", "--find", "--show", image], capture_output=True, text=True, check=True)
+    yield Path(made.stdout.strip())
+    subprocess.run(["losetup", "--detach", made.stdout.strip()], check=True)
+
+
 @pytest.mark.parametrize("read_only", [True, False])
-def test_what_libzbd_refuses_is_one_line(node: Path, tmp_path: Path, read_only: bool) -> None:
+def test_what_libzbd_refuses_is_one_line(loop_device: Path, tmp_path: Path, read_only: bool) -> None:
     # It reads the real /sys, where the device has no zones.
-    with pytest.raises(UserError, match=rf"^{node} cannot be opened: [^\n]+$"):
-        open_block_device(node, read_only, sysfs=pretend(tmp_path, node))
+    with pytest.raises(UserError, match=rf"^{loop_device} cannot be opened: [^\n]+$"):
+        open_block_device(loop_device, read_only, sysfs=pretend(tmp_path / "sys", loop_device))
+
+
+def test_a_device_in_use_is_named_with_its_user(loop_device: Path, tmp_path: Path) -> None:
+    sysfs = pretend(tmp_path / "sys", loop_device)
+    holder = os.open(loop_device, os.O_RDONLY)
+    fcntl.flock(holder, fcntl.LOCK_EX)
+    with pytest.raises(DeviceInUse, match=f"{loop_device} is in use by pid {os.getpid()}"):
+        open_block_device(loop_device, read_only=True, sysfs=sysfs)
+    os.close(holder)

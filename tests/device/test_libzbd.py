@@ -7,6 +7,7 @@ import os
 import struct
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -18,7 +19,7 @@ from zonefs_py.errors import DeviceError, UserError
 from zonefs_py.zone import Zone, ZoneCondition, ZoneType
 
 ZONE_SIZE = 1 << 28
-CONDITIONS = {
+CONDITIONS: dict[ZoneType, list[ZoneCondition]] = {
     ZoneType.CONVENTIONAL: [ZoneCondition.NOT_WP, ZoneCondition.READONLY, ZoneCondition.OFFLINE],
     ZoneType.SEQ_WRITE_REQUIRED: [condition for condition in ZoneCondition if condition is not ZoneCondition.NOT_WP],
     ZoneType.SEQ_WRITE_PREFERRED: [condition for condition in ZoneCondition if condition is not ZoneCondition.NOT_WP],
@@ -31,7 +32,7 @@ def reports(draw: st.DrawFn) -> list[Zone]:
     first = draw(st.integers(0, 1 << 20))
     zones = []
     for number in range(first, first + draw(st.integers(0, 20))):
-        type_ = draw(st.sampled_from(ZoneType))
+        type_: ZoneType = draw(st.sampled_from(list(ZoneType)))
         start = number * ZONE_SIZE
         capacity = draw(st.integers(1, ZONE_SIZE))
         wp = start + draw(st.integers(0, ZONE_SIZE))
@@ -41,10 +42,10 @@ def reports(draw: st.DrawFn) -> list[Zone]:
 
 def pack(zones: list[Zone]) -> bytes:
     """The report as a C program would have it."""
-    array = (_libzbd.ZbdZone * len(zones))(
-        *((zone.start, zone.size, zone.capacity, zone.wp, 3, zone.type, zone.condition) for zone in zones)
+    return b"".join(
+        bytes(_libzbd.ZbdZone(zone.start, zone.size, zone.capacity, zone.wp, 3, zone.type, zone.condition))
+        for zone in zones
     )
-    return bytes(array)
 
 
 @given(reports())
@@ -122,10 +123,11 @@ def test_a_reason_is_kept() -> None:
 
 
 def test_an_errno_as_the_result_is_understood() -> None:
-    check = _libzbd.load().zbd_report_zones.errcheck
+    function = _libzbd.load().zbd_report_zones
+    check: Any = function.errcheck
     with pytest.raises(PermissionError):
-        check(-13, _libzbd.load().zbd_report_zones, ())
-    assert check(0, _libzbd.load().zbd_report_zones, ()) == 0
+        check(-13, function, ())
+    assert check(0, function, ()) == 0
 
 
 def test_descriptors_beyond_its_table_are_never_given_to_libzbd() -> None:

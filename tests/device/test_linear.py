@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -407,10 +408,10 @@ def test_requests_follow_the_new_table() -> None:
         (lambda: MemoryDevice(geometry(), None, 3), "max active zones from None to 3"),
     ],
 )
-def test_a_table_that_looks_different_is_refused(part: object, words: str) -> None:
+def test_a_table_that_looks_different_is_refused(part: Callable[[], ZonedDevice], words: str) -> None:
     a, b, linear = two()
     with pytest.raises(UserError, match=words):
-        linear.replace_table([Slice(a), Slice(part())])  # type: ignore[operator]
+        linear.replace_table([Slice(a), Slice(part())])
     assert linear.generation == 0
     assert [piece.device for piece in linear.slices] == [a, b]
 

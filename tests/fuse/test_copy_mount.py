@@ -16,6 +16,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,10 +24,11 @@ from tests.core.copying import random_bytes
 from tests.fuse.conftest import ZONEFS_PY, Mounts, command_environment, run, wait_until
 from zonefs_py.config import FormatOptions
 from zonefs_py.copy.engine import Engine
+from zonefs_py.device.clone import clone_device
 from zonefs_py.device.directory import create_device, open_device
-from zonefs_py.fs.filesystem import Filesystem
 from zonefs_py.fs.format import format_device
-from zonefs_py.zone import CopyMethod, Geometry
+from zonefs_py.fs.opening import open_filesystem
+from zonefs_py.zone import CopyMethod, Geometry, ZoneOp
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -270,6 +272,28 @@ def test_the_option_chooses(place: Path, option: str, mounted: Mounts, request: 
         assert not is_shared(device / "seq-000004")
 
 
+@pytest.mark.parametrize("block_size", [512, 4096])
+@pytest.mark.parametrize("place", ["xfs", "btrfs", "tmp", "shm"], indirect=True)
+def test_a_clone_is_a_reflink_where_there_are_any(place: Path, block_size: int, tmp_path: Path) -> None:
+    size = 100 * 4096
+    create_device(place / "disk", Geometry(size, size - 512 * 8, 6, 2, block_size, size))
+    with open_device(place / "disk") as device:
+        device.write(0, random_bytes(size, 1))
+        device.write(2 * size, random_bytes(99 * 4096, 2))
+        device.write(3 * size, random_bytes(3 * 4096 + block_size, 3))
+        device.zone_mgmt(ZoneOp.FINISH, 4)
+        clone_device(device, place / "clone", data=True)
+        # From here to another file system the host may not copy by itself.
+        clone_device(device, tmp_path / "elsewhere", data=True)
+    names = [f"{'cnv' if number < 2 else 'seq'}-{number:06d}" for number in range(6)]
+    for copy in (place / "clone", tmp_path / "elsewhere"):
+        assert [digest(copy / name) for name in names] == [digest(place / "disk" / name) for name in names]
+        assert (copy / "cnv-000001").stat().st_blocks == (copy / "seq-000004").stat().st_blocks == 0
+    if not place.is_relative_to(tmp_path) and not place.is_relative_to("/dev/shm"):
+        for name in ("cnv-000000", "seq-000002", "seq-000003"):
+            assert is_shared(place / "clone" / name)
+
+
 @pytest.mark.parametrize("place", ["xfs", "btrfs"], indirect=True)
 def test_small_blocks_and_odd_zones(place: Path) -> None:
     """With blocks of 512 bytes much of a device is not aligned to what the host's reflinks need."""
@@ -278,7 +302,7 @@ def test_small_blocks_and_odd_zones(place: Path) -> None:
     with open_device(place / "disk") as device:
         assert device.info.copy_methods == (CopyMethod.REFLINK, CopyMethod.HOST)
         format_device(device, FormatOptions(aggregate_conventional=True))
-    with Filesystem(open_device(place / "disk")) as fs:
+    with open_filesystem(place / "disk") as fs:
         handle = fs.open("cnv/0", os.O_RDWR)
         data = bytearray(random_bytes(3 * geometry.zone_size, 1))
         assert fs.write(handle, 0, data) == len(data)
@@ -438,9 +462,9 @@ class TestRefusals:
         """Something to copy."""
         put(mnt / "seq/0", random_bytes(4 * BLOCK, 1))
 
-    def refused(self, number: int, *arguments: Path | int, **more: int) -> None:
+    def refused(self, number: int, *arguments: Any, **more: Any) -> None:
         with pytest.raises(OSError, match=re.escape(os.strerror(number))) as caught:
-            copy_range(*arguments, **more)  # type: ignore[arg-type]
+            copy_range(*arguments, **more)
         assert caught.value.errno == number
 
     def test_zonefs_rules(self, mnt: Path, mounted: Mounts) -> None:

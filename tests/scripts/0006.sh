@@ -8,7 +8,7 @@ title "mkfs: refused options" "$@"
 
 before=$(device_digest)
 for option in foo uid=-1 uid=4294967295 uid=x gid= perm=9 perm=1777 aggr_cnv=1; do
-	expect_refused "${option%%=*}" format_device -o "$option" || exit_failed "-o $option"
+	expect_usage_error "${option%%=*}" format_device -o "$option" || exit_failed "-o $option"
 done
 expect_refused "$TEST_DIR/absent" zonefs_py mkfs "$TEST_DIR/absent" || exit_failed "absent device"
 expect_refused "$TEST_DIR/mnt" zonefs_py mkfs "$TEST_DIR/mnt" || exit_failed "not a device"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -195,6 +197,6 @@ def test_paths() -> None:
         lambda: ZoneRange(3, 2),
     ],
 )
-def test_trees_that_have_no_text_are_refused(make: object) -> None:
+def test_trees_that_have_no_text_are_refused(make: Callable[[], object]) -> None:
     with pytest.raises(ValueError):  # noqa: PT011  (six reasons)
-        make()  # type: ignore[operator]
+        make()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Self
 
@@ -99,6 +99,15 @@ class ZonedDevice(ABC):
         device error must not be hidden by one).
         """
         raise ValueError(f"{self.info.name} cannot copy by {method.value}")
+
+    def copy_out(self, number: int, length: int, descriptor: int, progress: Callable[[int], None]) -> bool:
+        """Copy the first *length* bytes of zone *number* into a file of the host, without their passing through us.
+
+        *descriptor* is the file, open for writing; it holds nothing but zeros. Zeros may stay holes, so that the file
+        may end before *length*. *progress* is called with the bytes done. Returns whether that was done; if not, the
+        device or the host cannot: `read_into` can. Raises DeviceError, and OSError if the file cannot take it.
+        """
+        return False
 
     def force_conditions(self, numbers: Iterable[int], condition: ZoneCondition | None) -> None:
         """Make zones READONLY or OFFLINE for good, as a failing drive does; None: back to normal.

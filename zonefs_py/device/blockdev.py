@@ -32,6 +32,9 @@ from zonefs_py.zone import DeviceInfo, Zone, ZoneOp
 REPORT_CHUNK = 8192
 """Zones of one call of libzbd's: what it asks the kernel for at once."""
 
+MAX_BLOCK_SIZE = 4096
+"""What the superblock of zonefs takes: it must be whole blocks."""
+
 BUFFER_SIZE = MIB
 NR_BUFFERS = 32
 """As many calls can be under way at a time as a mount has worker threads."""
@@ -292,6 +295,10 @@ def _check_zoned(name: str, facts: BlockFacts) -> None:
         raise DeviceFormatError(
             f"{name} is a partition of {facts.whole}, and libzbd takes whole devices only; to use some of its zones"
             f" name them: linear:/dev/{facts.whole}[FIRST-LAST]"
+        )
+    if MAX_BLOCK_SIZE % facts.write_granularity:
+        raise DeviceFormatError(
+            f"{name} is written in blocks of {facts.write_granularity} bytes; zonefs takes {MAX_BLOCK_SIZE} at most"
         )
 
 

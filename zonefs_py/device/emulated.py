@@ -54,6 +54,9 @@ class ZoneStore(Protocol):
     def copy(self, source: Place, destination: Place, length: int, method: CopyMethod) -> None:
         """Copy *length* bytes, zeros where the source is shorter; on OSError some of it may be copied."""
 
+    def copy_out(self, number: int, length: int, descriptor: int, progress: Callable[[int], None]) -> bool:
+        """Copy up to *length* bytes of a zone into the file *descriptor*, as `ZonedDevice.copy_out`; False: cannot."""
+
     def can_copy(self, source_offset: int, destination_offset: int, length: int, method: CopyMethod) -> bool:
         """Whether *method* can copy such a piece, for its alignment."""
 
@@ -158,6 +161,10 @@ class EmulatedDevice(ZonedDevice):
     def _check_readable(self, number: int) -> None:
         if self._conditions.condition(number) is ZoneCondition.OFFLINE:
             raise DeviceError(f"zone {number}: read of an offline zone")
+
+    def copy_out(self, number: int, length: int, descriptor: int, progress: Callable[[int], None]) -> bool:
+        self._check_readable(number)
+        return self._store.copy_out(number, length, descriptor, progress)
 
     def can_copy(self, source: int, destination: int, length: int, method: CopyMethod) -> bool:
         if method not in self._info.copy_methods:

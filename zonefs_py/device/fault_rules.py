@@ -6,7 +6,7 @@ docs/stacks.md describes the fields for users.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from enum import Enum
 from typing import Any
@@ -281,25 +281,20 @@ def _read_text(name: str, value: object) -> str:
     return value
 
 
-def _read_operation(name: str, value: object) -> Operation:
-    try:
-        return Operation(value)
-    except ValueError:
-        known = ", ".join(one.value for one in Operation)
-        raise UserError(f'"{name}" is {shorten(value)}; known are {known}') from None
+def _read_one_of(kind: type[Enum]) -> Callable[[str, object], Enum]:
+    def read(name: str, value: object) -> Enum:
+        try:
+            return kind(value)
+        except ValueError:
+            known = ", ".join(one.value for one in kind)
+            raise UserError(f'"{name}" is {shorten(value)}; known are {known}') from None
 
-
-def _read_effect(name: str, value: object) -> Effect:
-    try:
-        return Effect(value)
-    except ValueError:
-        known = ", ".join(one.value for one in Effect)
-        raise UserError(f'"{name}" is {shorten(value)}; known are {known}') from None
+    return read
 
 
 _READERS: dict[str, Any] = {
-    "operation": _read_operation,
-    "effect": _read_effect,
+    "operation": _read_one_of(Operation),
+    "effect": _read_one_of(Effect),
     "zones": _read_zones,
     "source_zones": _read_zones,
     "count": _read_count,

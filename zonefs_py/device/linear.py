@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from zonefs_py.device.base import ZonedDevice
 from zonefs_py.device.linear_table import Slice, Table
@@ -274,6 +274,12 @@ class LinearDevice(ZonedDevice):
         if len(sources) > 1 or len(destinations) > 1 or sources[0][0] is not destinations[0][0]:
             return None
         return sources[0][0], sources[0][1], destinations[0][1]
+
+    def copy_out(self, number: int, length: int, descriptor: int, progress: Callable[[int], None]) -> bool:
+        with self._gate:
+            device, there = self._table.zone(number)
+            with _naming(device):
+                return device.copy_out(there, length, descriptor, progress)
 
     def force_conditions(self, numbers: Iterable[int], condition: ZoneCondition | None) -> None:
         """All zones of one part change or none; where a part fails, those before it have changed."""

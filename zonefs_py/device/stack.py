@@ -11,6 +11,7 @@ from zonefs_py.device.blockdev import is_block_device, open_block_device
 from zonefs_py.device.directory import open_device
 from zonefs_py.device.fault import FaultDevice
 from zonefs_py.device.fault_rules import FaultRule, parse_rules
+from zonefs_py.device.host_files import read_small_file
 from zonefs_py.device.linear import LinearDevice
 from zonefs_py.device.linear_table import Slice
 from zonefs_py.device.stack_spec import (
@@ -47,7 +48,13 @@ def open_stack(text: str, read_only: bool = False) -> ZonedDevice:
 
 def absolute_text(text: str) -> str:
     """Return *text* with absolute paths, for a process that will change its directory. Raises UserError."""
-    return format_spec(map_paths(parse_spec(text), os.path.abspath))
+    return format_spec(map_paths(parse_spec(text), absolute_path))
+
+
+def absolute_path(path: str) -> str:
+    """Return *path* as an absolute path that names the same file, whatever links are on the way."""
+    # A ".." behind a link leads to the parent of what the link names: taking it out of the text would be wrong.
+    return os.path.realpath(path) if ".." in path.split("/") else os.path.abspath(path)
 
 
 def _check_used_once(spec: DeviceSpec) -> None:
@@ -110,16 +117,11 @@ def _slices(part: PartSpec, opened: contextlib.ExitStack, *, read_only: bool) ->
 def read_rules(path: str) -> list[FaultRule]:
     """Return the rules in the file *path*. Raises UserError that names the file, the rule and the field."""
     try:
-        # Not blocking: a named pipe of that name must not stop us.
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        content = read_small_file(path, MAX_RULES_SIZE)
     except OSError as exc:
         raise UserError(f"rule file {path}: {exc.strerror}") from None
-    status = os.fstat(descriptor)
-    if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_RULES_SIZE:
-        os.close(descriptor)
+    if content is None:
         raise UserError(f"rule file {path}: not a regular file of at most {MAX_RULES_SIZE} bytes")
-    with open(descriptor, "rb") as file:
-        content = file.read()
     try:
         return parse_rules(content)
     except UserError as exc:

@@ -30,7 +30,10 @@ _ZONES = re.compile(r"([0-9]{1,18})(-([0-9]{1,18})?)?")
 
 @dataclass(frozen=True)
 class PathSpec:
-    """An emulated device in a directory. A path that looks like a stack is a ValueError: put ``./`` before it."""
+    """An emulated device in a directory, or a block device.
+
+    A path that looks like a stack is a ValueError: put ``./`` before it.
+    """
 
     path: str
 

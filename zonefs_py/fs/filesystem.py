@@ -80,7 +80,8 @@ class Filesystem:
     ) -> None:
         """Mount *device*, which the file system then owns. *clock* gives nanoseconds since 1970.
 
-        Raises SuperblockError, DeviceError; the device is then still the caller's.
+        Raises SuperblockError, DeviceError; the device is then still the caller's, to be closed by it. To open and
+        mount a device by its name, without that to think of, there is `open_filesystem`.
         """
         self.device = device
         self.superblock = Superblock.unpack(device.read(0, SUPERBLOCK_SIZE))

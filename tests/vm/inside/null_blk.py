@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -11,8 +13,12 @@ from zonefs_py.device.blockdev import open_block_device
 from zonefs_py.units import MIB, SECTOR_SIZE
 from zonefs_py.zone import DeviceInfo, Geometry, Zone, ZoneCondition, ZoneOp
 
+_numbers = itertools.count(1000)
 
-def add_null_blk(geometry: Geometry, max_open: int | None = None, max_active: int | None = None, **more: int) -> str:
+
+def add_null_blk(
+    geometry: Geometry, max_open: int | None = None, max_active: int | None = None, **more: int | str
+) -> str:
     """Make a null_blk device and return its path. Sizes must be whole MiB."""
     sizes = {"zone_size": geometry.zone_size, "zone_capacity": geometry.zone_capacity, "size": geometry.size}
     assert not any(size % MIB for size in sizes.values())
@@ -23,9 +29,25 @@ def add_null_blk(geometry: Geometry, max_open: int | None = None, max_active: in
         "zone_nr_conv": geometry.nr_conventional,
         "zone_max_open": max_open or 0,
         "zone_max_active": max_active or 0,
-        **more,
     }
-    return devices.add("null_blk", {name: str(value) for name, value in settings.items()})
+    # Not devices.add: the machine itself may have made devices, and it counts their names in its own process.
+    directory = Path(devices.NULL_BLK) / f"nullb{next(_numbers)}"
+    if not directory.parent.exists():
+        subprocess.run(["modprobe", "null_blk", "nr_devices=0"], check=True)
+    directory.mkdir()
+    # The list of bad blocks is accepted only by a device that knows its size.
+    for name, value in (settings | more | {"power": 1}).items():
+        (directory / name).write_text(str(value))
+    path = Path("/dev") / directory.name
+    assert path.is_block_device()
+    return str(path)
+
+
+def remove_null_blk(path: str) -> None:
+    """Take away what `add_null_blk` made."""
+    directory = Path(devices.NULL_BLK) / Path(path).name
+    (directory / "power").write_text("0")
+    directory.rmdir()
 
 
 class NullBlkDevice(ZonedDevice):
@@ -72,4 +94,4 @@ class NullBlkDevice(ZonedDevice):
         if self._open:
             self._open = False
             self.close()
-            devices.remove(self.path)
+            remove_null_blk(self.path)

@@ -34,7 +34,7 @@ class MountOptions:
     """How copies are made: ``auto`` or one of `COPY_CHOICES`; what the device cannot do is emulated."""
 
 
-COPY_CHOICES = ("auto", "reflink", "host", "emulate")
+COPY_CHOICES = ("auto", "device", "reflink", "host", "emulate")
 
 
 @dataclass(frozen=True)

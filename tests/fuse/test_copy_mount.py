@@ -22,6 +22,7 @@ import pytest
 
 from tests.core.copying import random_bytes
 from tests.fuse.conftest import ZONEFS_PY, Mounts, command_environment, run, wait_until
+from zonefs_py import copy_ranges
 from zonefs_py.config import FormatOptions
 from zonefs_py.copy.engine import Engine
 from zonefs_py.device.clone import clone_device
@@ -244,6 +245,46 @@ def test_a_zone_copy_is_a_reflink(place: Path, mounted: Mounts) -> None:
     mnt = mounted(device)
     assert (mnt / "seq/1").read_bytes() == data
     assert (mnt / "cnv/0").read_bytes() == bytes(BLOCK) + data[BLOCK:] + bytes(ZONE - CAPACITY)
+
+
+@pytest.mark.parametrize("place", ["xfs", "btrfs"], indirect=True)
+def test_gathered_ranges_are_reflinks(place: Path, mounted: Mounts) -> None:
+    program("filefrag", "e2fsprogs")
+    device = make_device(place)
+    mnt = mounted(device)
+    one, two = random_bytes(CAPACITY, 1), random_bytes(CAPACITY, 2)
+    put(mnt / "seq/0", one)
+    put(mnt / "seq/1", two)
+    with (mnt / "seq/0").open("rb") as a, (mnt / "seq/1").open("rb") as b, (mnt / "seq/2").open("r+b") as target:
+        ranges = [(a, MIB, MIB // 2), (b, 0, 64 * KIB), (a, 0, 64 * KIB), (b, 2 * MIB, MIB)]
+        assert copy_ranges(target, ranges) == [MIB // 2, 64 * KIB, 64 * KIB, MIB]
+    wanted = one[MIB : MIB + MIB // 2] + two[: 64 * KIB] + one[: 64 * KIB] + two[2 * MIB :]
+    assert (mnt / "seq/2").read_bytes() == wanted
+    assert by_engine(mounted, mnt) == {"reflink": len(wanted)}
+    assert is_shared(device / "seq-000005")
+
+
+@pytest.mark.parametrize("place", ["xfs", "btrfs"], indirect=True)
+def test_only_the_ends_of_a_crooked_copy_are_no_reflink(place: Path, mounted: Mounts) -> None:
+    """Blocks of 512 bytes on a host whose reflinks need 4096: best for each part, if both ends are equally crooked."""
+    device = make_device(place, "--block-size", "512")
+    mnt = mounted(device)
+    data = random_bytes(CAPACITY, 1)
+    put(mnt / "cnv/0", data)
+    start, length = 3 * BLOCK + 1024 + 100, MIB
+    assert copy_range(mnt / "cnv/0", start, mnt / "cnv/1", start + 5 * BLOCK, length) == length
+    assert (mnt / "cnv/1").read_bytes()[start + 5 * BLOCK :][:length] == data[start : start + length]
+    blocks = (start + length) // 512 - -(-start // 512)
+    pages = (start + length) // BLOCK - -(-start // BLOCK)
+    assert by_engine(mounted, mnt) == {
+        "reflink": pages * BLOCK,
+        "host": blocks * 512 - pages * BLOCK,
+        "emulate": length - blocks * 512,
+    }
+    # Not as far from a block as each other: nothing can be shared.
+    assert copy_range(mnt / "cnv/0", start, mnt / "cnv/1", start + 512, length) == length
+    assert (mnt / "cnv/1").read_bytes()[start + 512 :][:length] == data[start : start + length]
+    assert by_engine(mounted, mnt)["reflink"] == pages * BLOCK
 
 
 @pytest.mark.parametrize("place", ["tmp", "shm"], indirect=True)

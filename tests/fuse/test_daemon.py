@@ -12,6 +12,7 @@ import socket
 import stat
 import struct
 import subprocess
+import sys
 import tempfile
 import threading
 import zlib
@@ -811,6 +812,39 @@ def test_a_plain_users_files_can_be_their_own(plain: PlainUser) -> None:
     assert plain.zonefs_py("mount", "disk", "mnt", "-o", "log=daemon.log").returncode == 0
     assert plain.run("stat", "-c", "%s", "mnt/seq/0").stdout.strip() == str(3 * 65536)
     assert plain.zonefs_py("umount", "mnt").returncode == 0
+
+
+GATHER = """
+import os, sys
+from zonefs_py import CopyRangesError, copy_ranges
+print(os.getuid())
+with open("mnt/seq/0", "rb") as source, open("mnt/seq/1", "r+b") as target:
+    print(copy_ranges(target, [(source, 8192, 4096), (source, 0, 8192)]))
+    try:
+        copy_ranges(target, [(source, 0, 4096)], 0)
+    except CopyRangesError as exc:
+        print(exc.strerror, exc.completed)
+"""
+
+
+def test_a_plain_user_gathers_ranges(plain: PlainUser) -> None:
+    mnt = plain.make_directory("mnt")
+    plain.zonefs_py("create", "disk", "--zones", "4", "--zone-size", "256K")
+    assert plain.zonefs_py("mkfs", "disk", "-o", f"uid={PLAIN_UID},gid={PLAIN_UID},perm=600").returncode == 0
+    assert plain.zonefs_py("mount", "disk", "mnt", "-o", "log=daemon.log").returncode == 0
+    (plain.directory / "data").write_bytes(bytes(range(256)) * 48)
+    try:
+        written = plain.run("dd", "if=data", "of=mnt/seq/0", "bs=12k", "count=1", "oflag=direct", "status=none")
+        assert (written.returncode, written.stderr) == (0, "")
+        done = plain.run(sys.executable, "-c", GATHER)
+        assert done.stderr == ""
+        assert done.stdout.splitlines() == [str(PLAIN_UID), "[4096, 8192]", "Invalid argument [0]"]
+        assert plain.run("cmp", "mnt/seq/1", "data").returncode == 0  # each 256 bytes are alike
+        assert plain.run("stat", "-c", "%s", "mnt/seq/1").stdout.strip() == "12288"
+    finally:
+        done = plain.zonefs_py("umount", "mnt")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not is_mounted(mnt)
 
 
 def test_a_plain_user_cannot_mount_just_anywhere(plain: PlainUser, site: Site) -> None:

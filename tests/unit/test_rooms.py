@@ -44,6 +44,8 @@ PURE = {
     "device.conditions",
     "device.description",
     "device.fault_rules",
+    "device.nvme_copy",
+    "device.nvme_status",
     "device.stack_spec",
     "errors",
     "fs.access",

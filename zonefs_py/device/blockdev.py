@@ -71,6 +71,10 @@ class BlockDevice(ZonedDevice):
         """The open block device, for requests that are not in the device interface."""
         return self._handle.descriptor
 
+    def note_change(self) -> None:
+        """Take note that it was changed by a request that is not in the device interface: `flush` makes it durable."""
+        self._count_change()
+
     # Reports
 
     def report_zones(self, start: int = 0, count: int | None = None) -> list[Zone]:

@@ -14,9 +14,12 @@ from zonefs_py.device.fault_rules import FaultRule, parse_rules
 from zonefs_py.device.host_files import read_small_file
 from zonefs_py.device.linear import LinearDevice
 from zonefs_py.device.linear_table import Slice
+from zonefs_py.device.nvme import with_copies
+from zonefs_py.device.nvme_target import TargetLimits, default_limits, model_device
 from zonefs_py.device.stack_spec import (
     DeviceSpec,
     FaultSpec,
+    NvmeCopySpec,
     PartSpec,
     PathSpec,
     device_paths,
@@ -87,6 +90,9 @@ def _open(spec: DeviceSpec, opened: contextlib.ExitStack, *, read_only: bool) ->
             return FaultDevice(device, rules, format_spec(spec))
         except UserError as exc:
             raise UserError(f"{spec.rules}: {exc}") from None
+    if isinstance(spec, NvmeCopySpec):
+        device = _open(spec.device, opened, read_only=read_only)
+        return model_device(device, _limits(spec, device.info.block_size), spec.back_end, format_spec(spec))
     slices = [piece for part in spec.parts for piece in _slices(part, opened, read_only=read_only)]
     return LinearDevice(slices, format_spec(spec))
 
@@ -94,7 +100,8 @@ def _open(spec: DeviceSpec, opened: contextlib.ExitStack, *, read_only: bool) ->
 def open_path(path: str, read_only: bool = False) -> ZonedDevice:
     """Open what *path* names: a block device, or an emulated one in a directory. Raises as `open_stack`."""
     if is_block_device(path):
-        return open_block_device(path, read_only=read_only)
+        device = open_block_device(path, read_only=read_only)
+        return with_copies(device, device.descriptor, device.note_change)
     return open_device(path, read_only=read_only)
 
 
@@ -103,6 +110,15 @@ def can_be_written(path: str) -> bool:
     if is_block_device(path):
         return os.access(path, os.W_OK, effective_ids=True) and not read_facts(os.stat(path).st_rdev).read_only
     return os.access(os.path.join(path, DESCRIPTION_NAME), os.W_OK, effective_ids=True)
+
+
+def _limits(spec: NvmeCopySpec, block_size: int) -> TargetLimits:
+    defaults = default_limits(spec.back_end, block_size)
+    return TargetLimits(
+        defaults.mssrl if spec.mssrl is None else spec.mssrl,
+        defaults.mcl if spec.mcl is None else spec.mcl,
+        defaults.msrc if spec.msrc is None else spec.msrc,
+    )
 
 
 def _slices(part: PartSpec, opened: contextlib.ExitStack, *, read_only: bool) -> list[Slice]:

@@ -12,6 +12,7 @@ import contextlib
 import functools
 import logging
 import os
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from typing import Any, TypeVar, cast
 
@@ -73,6 +74,8 @@ class Operations(pyfuse3.Operations):
         self._waits = filesystem.info.waits
         self._gates: dict[int, trio.Lock] = {}
         """Gates of the files that a worker thread is busy with, by inode number."""
+        self._readings: Counter[int] = Counter()
+        """How many copies read from a sequential file without holding its gate: a truncation waits for them."""
         self._files: dict[int, int] = {}
         """Inode numbers by handle."""
         self._closing: set[trio.Event] = set()
@@ -88,7 +91,7 @@ class Operations(pyfuse3.Operations):
 
     async def _call(self, ino: int, function: Callable[..., R], *args: Any) -> R:
         """Call *function* for the file *ino*: in place if it cannot wait and nothing of that file is under way."""
-        if not self._waits and ino not in self._gates:
+        if not self._waits and ino not in self._gates and not self._readings[ino]:
             return function(*args)
         return await self._call_on_worker(ino, function, *args)
 
@@ -317,13 +320,37 @@ class Operations(pyfuse3.Operations):
     ) -> int:
         if flags:
             raise InvalidRequest(f"copy_file_range with flags {flags}")
-        files = sorted({self._files[source], self._files[target]})
+        files = {self._files[source], self._files[target]}
         arguments = (source, source_offset, target, offset, min(length, MOST_PER_REPLY))
-        if len(files) == 1:
-            return await self._call_on_worker(files[0], self._fs.copy_range, *arguments)
-        # Both gates, in the order of the zones, as the core takes its locks.
-        async with self._gate(files[0]):
-            return await self._call_on_worker(files[1], self._fs.copy_range, *arguments)
+        return await self._copy_between(self._files[target], files, self._fs.copy_range, *arguments)
+
+    async def _copy_between(self, target: int, files: Iterable[int], copy: Callable[..., R], *arguments: Any) -> R:
+        """Call *copy*, which copies to *target* from among *files*, on a worker.
+
+        The gates of sequential sources are passed, but not held: the core holds their locks for a moment only.
+        """
+        read = [ino for ino in files if ino != target and self._fs.is_sequential(ino)]
+        async with contextlib.AsyncExitStack() as gates:
+            # In the order of the zones, as the core takes its locks.
+            passed = []
+            for ino in sorted({target, *files}):
+                gate = await self._entered(gates, ino)
+                if ino in read:
+                    passed.append(gate)
+            self._readings.update(read)
+            try:
+                for gate in passed:
+                    await gate.aclose()
+                return await trio.to_thread.run_sync(copy, *arguments, limiter=self._limiter)
+            finally:
+                self._readings.subtract(read)
+                self._readings += Counter()  # drops what is 0
+
+    async def _entered(self, gates: contextlib.AsyncExitStack, ino: int) -> contextlib.AsyncExitStack:
+        """Hold the gate of *ino* until the end of *gates*, or of what is returned if that is closed before."""
+        own = await gates.enter_async_context(contextlib.AsyncExitStack())
+        await own.enter_async_context(self._gate(ino))
+        return own
 
     def start_ioctl(
         self, request: int, handle: int, command: int, flags: int, data: bytes, size: int, uid: int, gid: int, pid: int
@@ -351,12 +378,7 @@ class Operations(pyfuse3.Operations):
         cached = [ino for ino, sequential in files.items() if not sequential]
         if cached:
             await self._forget(cached)
-        async with contextlib.AsyncExitStack() as gates:
-            for ino in sorted(files):
-                await gates.enter_async_context(self._gate(ino))
-            answer = await trio.to_thread.run_sync(
-                self._copy_ranges_for, handle, data, copy, uid, gid, pid, limiter=self._limiter
-            )
+        answer = await self._copy_between(target, files, self._copy_ranges_for, handle, data, copy, uid, gid, pid)
         await self._forget([target], attributes_of=files)
         return answer
 

@@ -6,22 +6,22 @@ import re
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.equality import runner
 from tests.equality.compare import Recording, compare, read_recording
 from tests.vm.conftest import Guest
 
 INSIDE = Path(__file__).parent / "inside"
 
-ON_NULL_BLK = (
-    "sectors/[o-z]*",
-    "errors-*",
-    "explicit-open/*",
-    "active/*",
-    "limits-*",
-    "mounts/*",
-    "random/limits",
-)
-"""What depends on the device: the whole takes too long in the machine, and runs on an emulated device elsewhere."""
+ON_NULL_BLK = {
+    "writes": (["sectors/write*"], 250),
+    "errors": (["errors-remount-ro/*", "errors-repair/*"], 850),
+    "limits": (["explicit-open/*", "limits-*"], 350),
+    "mounts": (["mounts/*"], 320),
+    "random": (["random/limits"], 1080),
+}
+"""What depends on the device, and how many answers are equal at least. All of it takes too long in the machine."""
 
 
 def probe(guest: Guest, subject: str, *patterns: str) -> Recording:
@@ -39,11 +39,12 @@ def test_the_kernel_answers_as_it_did_when_it_was_recorded(guest: Guest) -> None
         assert fresh.cases[name] == lines, f"{name}; {runner.RECORD_COMMAND} records it afresh"
 
 
-def test_ours_on_null_blk_answers_as_the_kernel(guest: Guest) -> None:
-    ours = probe(guest, "ours-on-null_blk", *ON_NULL_BLK)
+@pytest.mark.parametrize(("patterns", "at_least"), ON_NULL_BLK.values(), ids=ON_NULL_BLK)
+def test_ours_on_null_blk_answers_as_the_kernel(guest: Guest, patterns: list[str], at_least: int) -> None:
+    ours = probe(guest, "ours-on-null_blk", *patterns)
     comparison = compare(read_recording(runner.RECORDED).only(ours.cases), ours)
     assert comparison.unexplained == []
-    assert comparison.equal > 3000
+    assert comparison.equal >= at_least
 
 
 def test_the_format_is_one(guest: Guest) -> None:

@@ -70,6 +70,11 @@ class Calls:
 
     # Writing down
 
+    def begin(self, case: str) -> None:
+        """A case begins; what is written in it does not depend on which others ran before."""
+        self._turn = 0
+        self.line(case=case)
+
     def line(self, **words: Any) -> None:
         """Write one line."""
         json.dump(words, self.out, separators=(",", ":"))

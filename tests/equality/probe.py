@@ -42,7 +42,7 @@ def run_group(subject: Subject, name: str, group: cases.Group, out: IO[str], wan
             subject.format(pack_superblock(group.features, group.uid, group.gid, group.perm))
             subject.mount(group.options)
         for case in chosen:
-            t.line(case=f"{name}/{case.__name__}")
+            t.begin(f"{name}/{case.__name__}")
             try:
                 case(t)
             except Exception:

@@ -367,7 +367,7 @@ def run(subject: Subject, name: str, sequence: Sequence, out: IO[str]) -> None:
     try:
         subject.format(pack_superblock(sequence.features))
         subject.mount(sequence.options)
-        t.line(case=f"random/{name}")
+        t.begin(f"random/{name}")
         _Sequence(t, sequence).run()
     finally:
         t.close_all()

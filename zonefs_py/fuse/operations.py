@@ -78,6 +78,8 @@ class Operations(pyfuse3.Operations):
         """How many copies read from a sequential file without holding its gate: a truncation waits for them."""
         self._files: dict[int, int] = {}
         """Inode numbers by handle."""
+        self._closing: set[trio.Event] = set()
+        """Files that were closed, while the device has yet to be told; each is set when it has been."""
         self.nursery: trio.Nursery | None = None
         """Where answers to requests that pyfuse3 does not know are worked out; None while nothing is served."""
         self._limiter = trio.CapacityLimiter(WORKER_THREADS)
@@ -96,6 +98,16 @@ class Operations(pyfuse3.Operations):
     async def _call_on_worker(self, ino: int, function: Callable[..., R], *args: Any) -> R:
         async with self._gate(ino):
             return await trio.to_thread.run_sync(function, *args, limiter=self._limiter)
+
+    async def _closed_before(self) -> None:
+        """Wait until files that were closed before this request are closed on the device as well.
+
+        close(2) waits for the kernel's zonefs, but not for FUSE. Who opens a zone next must find the last one free.
+        """
+        # Without explicit-open a close changes no zone, and a slow one is to hold up no other.
+        if self._fs.options.explicit_open:
+            for closing in list(self._closing):
+                await closing.wait()
 
     @contextlib.asynccontextmanager
     async def _gate(self, ino: int) -> AsyncIterator[None]:
@@ -175,12 +187,18 @@ class Operations(pyfuse3.Operations):
             atime_ns=attr.st_atime_ns if fields.update_atime else None,
             mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
         )
+        # The kernel names a handle for ftruncate(2) only.
+        change = functools.partial(self._fs.setattr, ino, changes, ctx.uid, by_handle=fh is not None)
         # Cutting a large file takes the host's file system a while.
-        call = self._call_on_worker if fields.update_size else self._call
-        return self._entry(await call(ino, self._fs.setattr, ino, changes, ctx.uid))
+        call = self._call
+        if fields.update_size:
+            await self._closed_before()
+            call = self._call_on_worker
+        return self._entry(await call(ino, change))
 
     @_answering
     async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
+        await self._closed_before()
         statistics = self._fs.statfs()
         answer = pyfuse3.StatvfsData()
         answer.f_bsize = answer.f_frsize = statistics.block_size
@@ -220,6 +238,8 @@ class Operations(pyfuse3.Operations):
     @_answering
     async def open(self, inode: pyfuse3.InodeT, flags: pyfuse3.FlagT, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
         ino = self._ino(inode)
+        if flags & (os.O_ACCMODE | os.O_TRUNC):
+            await self._closed_before()
         call = self._call_on_worker if flags & os.O_TRUNC else self._call
         handle = await call(ino, self._fs.open, ino, flags, ctx.uid)
         self._files[handle] = ino
@@ -252,7 +272,13 @@ class Operations(pyfuse3.Operations):
 
     @_answering
     async def release(self, fh: pyfuse3.FileHandleT) -> None:
-        await self._call(self._files.pop(fh), self._fs.release, fh)
+        closing = trio.Event()
+        self._closing.add(closing)
+        try:
+            await self._call(self._files.pop(fh), self._fs.release, fh)
+        finally:
+            self._closing.discard(closing)
+            closing.set()
 
     # Copies
 

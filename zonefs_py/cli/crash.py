@@ -24,6 +24,7 @@ from zonefs_py.fs.superblock import SUPERBLOCK_SIZE, Superblock
 from zonefs_py.testing.calls import Call
 from zonefs_py.testing.crash_states import parse_state_id
 from zonefs_py.testing.crash_test import CrashTest, Recording, Selected, check_all, check_one, find, record, select
+from zonefs_py.testing.ending import undisturbed
 from zonefs_py.testing.image import DeviceImage, empty_image, open_image, take_image
 from zonefs_py.testing.supervised import run_supervised
 from zonefs_py.units import MIB, format_size
@@ -168,12 +169,17 @@ def _again() -> str:
 
 @contextmanager
 def _directory() -> Iterator[Path]:
-    directory = Path(tempfile.mkdtemp(prefix="zonefs-py-crash-"))
+    """A directory for our files, while the block runs."""
+    directory = None
     try:
-        (directory / "states").mkdir()
+        with undisturbed():
+            directory = Path(tempfile.mkdtemp(prefix="zonefs-py-crash-"))
+            (directory / "states").mkdir()
         yield directory
     finally:
-        shutil.rmtree(directory)
+        with undisturbed():
+            if directory is not None:
+                shutil.rmtree(directory)
 
 
 def _base(device: str | None, features: str | None, shape: dict[str, Any]) -> DeviceImage:

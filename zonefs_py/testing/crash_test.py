@@ -17,17 +17,17 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from zonefs_py.config import MountOptions
 from zonefs_py.errors import UserError, ZonefsError
 from zonefs_py.fs.filesystem import Filesystem
 from zonefs_py.testing.calls import Call
 from zonefs_py.testing.crash_states import CrashState, CrashStates, StateId
+from zonefs_py.testing.ending import end_on_sigterm, take_no_notice, undisturbed
 from zonefs_py.testing.image import DeviceImage, open_image
 from zonefs_py.testing.recorder import RecordingDevice
 from zonefs_py.testing.served import die_with, served
@@ -153,12 +153,9 @@ def record(test: CrashTest, directory: Path) -> Recording:
         stack.callback(os.close, reader)
         ours = stack.enter_context(open(writer, "wb"))
         stack.enter_context(served(make, str(mountpoint), finish))
-        process = _start(test.workload, _environment(mountpoint), stdout=ours, stdin=subprocess.DEVNULL)
-        ours.close()
-        try:
+        with _started(test.workload, _environment(mountpoint), ours) as process:
+            ours.close()
             status = process.wait()
-        finally:
-            _end_group(process)
     recording = Recording(*pickle.loads(result.read_bytes()))
     if status:
         said = recording.output[-OUTPUT_LIMIT:].decode(errors="replace").strip()
@@ -171,15 +168,29 @@ def _environment(mountpoint: Path) -> dict[str, str]:
     return {**os.environ, "ZONEFS_MNT": str(mountpoint), "PYTHONUNBUFFERED": "1"}
 
 
-def _start(command: str, environment: dict[str, str], **more: object) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(["/bin/sh", "-c", command], env=environment, start_new_session=True, **more)  # type: ignore[call-overload,no-any-return]
-
-
-def _end_group(process: subprocess.Popen[bytes]) -> None:
-    """End a command and all that it left running."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+@contextlib.contextmanager
+def _started(
+    command: str, environment: dict[str, str], stdout: IO[bytes], stderr: int | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a command of the shell; at the end of the block it is ended, and all that it has started."""
+    process = None
+    try:
+        with undisturbed():
+            process = subprocess.Popen(
+                ["/bin/sh", "-c", command],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
+                start_new_session=True,
+            )
+        yield process
+    finally:
+        with undisturbed():
+            if process is not None:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
 
 
 def _how(status: int) -> str:
@@ -258,14 +269,12 @@ def check_one(test: CrashTest, selected: Selected, directory: Path, *, shown: bo
         return problem, said.read().decode(errors="replace").rstrip()
 
 
-def _run_check(test: CrashTest, environment: dict[str, str], said: object) -> str | None:
-    process = _start(test.check, environment, stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.STDOUT)
+def _run_check(test: CrashTest, environment: dict[str, str], said: IO[bytes]) -> str | None:
     try:
-        status = process.wait(test.timeout)
+        with _started(test.check, environment, said, subprocess.STDOUT) as process:
+            status = process.wait(test.timeout)
     except subprocess.TimeoutExpired:
         return f"it took more than {test.timeout:g} seconds"
-    finally:
-        _end_group(process)
     return _how(status) if status else None
 
 
@@ -336,9 +345,6 @@ def _work(
 ) -> None:
     """A worker's life. Ends the process."""
 
-    def end(_number: int, _frame: FrameType | None) -> None:
-        raise SystemExit
-
     def report(index: int, problem: str | None, *, bug: bool = False) -> None:
         # Short, so that it is written in one piece (pipe(7)): other workers write too.
         text = None if problem is None else problem[:500]
@@ -346,8 +352,8 @@ def _work(
 
     index = -1
     try:
-        signal.signal(signal.SIGTERM, end)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        end_on_sigterm()
+        signal.signal(signal.SIGINT, take_no_notice)
         die_with(lifeline)
         own = directory / f"worker{indexes.start}"
         own.mkdir()

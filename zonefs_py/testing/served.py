@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from importlib import import_module
 
 from zonefs_py.config import FuseOptions
 from zonefs_py.errors import MountError, ZonefsError, describe_os_error
@@ -24,8 +25,8 @@ def served(make: Callable[[], Filesystem], mountpoint: str, finish: Callable[[],
     is killed. Nothing in this process may have started threads that hold locks. Raises MountError if it
     cannot be mounted, or if the file system met an unexpected error; the block's own exceptions pass through.
     """
-    # Here, so that the processes need not.
-    from zonefs_py.fuse import serve as _  # noqa: F401
+    # Loaded once, here, so that each process need not.
+    import_module("zonefs_py.fuse.serve")
 
     ready, say = os.pipe()
     lifeline, hold = os.pipe()

@@ -6,9 +6,9 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from types import FrameType
 
 from zonefs_py.errors import UserError, ZonefsError, describe_os_error
+from zonefs_py.testing.ending import end_on_sigterm, take_no_notice
 from zonefs_py.testing.served import die_with
 
 _BUG = 70  # EX_SOFTWARE of sysexits.h
@@ -54,20 +54,12 @@ def run_supervised(work: Callable[[], int]) -> int:
 
 def _run(work: Callable[[], int], writer: int, lifeline: int) -> None:
     """The child's side. Ends the process."""
-    ending = False
-
-    def end(_number: int, _frame: FrameType | None) -> None:
-        # Once: what cleans up must not be disturbed.
-        nonlocal ending
-        if not ending:
-            ending = True
-            raise SystemExit
-
     status = _BUG
     try:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # it comes to the other process, too
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, end)
+        for number in (signal.SIGINT, signal.SIGHUP):
+            # They come to the other process, too, which ends this one.
+            signal.signal(number, take_no_notice)
+        end_on_sigterm()
         die_with(lifeline)
         status = work()
     except SystemExit:

@@ -43,15 +43,25 @@ CONFIGURATIONS = {
 
 # What the explorer visits must not shrink unnoticed. The numbers are a little below those that were counted.
 PAIRS = {
-    ("default", "nothing"): 5_000,
-    ("default", "something_synced"): 5_400,
-    ("default", "something_unsynced"): 56_000,
-    ("default", "almost_full"): 9_700,
-    ("explicit-open", "nothing"): 4_300,
-    ("explicit-open", "something_synced"): 4_800,
-    ("explicit-open", "something_unsynced"): 55_000,
-    ("explicit-open", "almost_full"): 8_800,
+    ("default", "nothing", "first"): 3_900,
+    ("default", "nothing", "second"): 1_200,
+    ("default", "something_synced", "first"): 3_900,
+    ("default", "something_synced", "second"): 1_500,
+    ("default", "something_unsynced", "first"): 36_000,
+    ("default", "something_unsynced", "second"): 20_000,
+    ("default", "almost_full", "first"): 6_700,
+    ("default", "almost_full", "second"): 3_100,
+    ("explicit-open", "nothing", "first"): 3_200,
+    ("explicit-open", "nothing", "second"): 1_100,
+    ("explicit-open", "something_synced", "first"): 3_300,
+    ("explicit-open", "something_synced", "second"): 1_500,
+    ("explicit-open", "something_unsynced", "first"): 34_000,
+    ("explicit-open", "something_unsynced", "second"): 21_000,
+    ("explicit-open", "almost_full", "first"): 5_800,
+    ("explicit-open", "almost_full", "second"): 3_200,
 }
+"""By mount options, beginning, and half of the operations that come first: a test should not take too long."""
+
 TRIPLES = 4_000
 NR_TRIPLES = 60
 
@@ -65,16 +75,18 @@ def test_the_exploration_is_as_large_as_promised() -> None:
     assert sum(PAIRS.values()) >= 100_000
 
 
-@pytest.mark.parametrize(("configuration", "setup"), PAIRS)
-def test_all_sequences_of_two_operations(configuration: str, setup: str) -> None:
+@pytest.mark.parametrize(("configuration", "setup", "half"), PAIRS)
+def test_all_sequences_of_two_operations(configuration: str, setup: str, half: str) -> None:
     options, limits = CONFIGURATIONS[configuration]
     base = base_image(*limits)
     states = 0
-    for names in itertools.product(OPERATIONS, repeat=2):
+    middle = len(OPERATIONS) // 2
+    begin = list(OPERATIONS)[:middle] if half == "first" else list(OPERATIONS)[middle:]
+    for names in itertools.product(begin, OPERATIONS):
         report = visit(run_workload(base, options, SETUPS[setup], [OPERATIONS[name] for name in names]))
         assert not report.failures, f"{setup}, {', '.join(names)}: {report.failures[0]}"
         states += report.states
-    assert states >= PAIRS[configuration, setup], states
+    assert states >= PAIRS[configuration, setup, half], states
 
 
 @pytest.mark.parametrize("configuration", CONFIGURATIONS)

@@ -220,5 +220,5 @@ class ZoneConditions:
         later = [candidate for candidate in self._imp_open if candidate >= self._close_cursor]
         victim = min(later or self._imp_open)
         self._close_cursor = victim + 1
-        # Not full, even if a write under way is to fill it: that write may fail, and the zone is active until it is done.
+        # Not full, even if a write under way is to fill it: that write may fail, and until then the zone is active.
         self._set(victim, CLOSED if self._wpoffsets[victim] else EMPTY)

@@ -148,7 +148,9 @@ def check_rooms(outcome: Outcome) -> None:
 
 def environment() -> dict[str, str]:
     """The environment of examples: our programs first, English messages, no colours, a fixed width."""
-    kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "FORCE_COLOR")}
+    # With CI or BUILD_NUMBER pytest prints more than it does for a user.
+    unwanted = ("PYTHONPATH", "FORCE_COLOR", "CI", "BUILD_NUMBER")
+    kept = {name: value for name, value in os.environ.items() if name not in unwanted}
     path = f"{PROGRAMS}:{kept.get('PATH', '')}:/usr/sbin:/sbin"
     return {**kept, "PATH": path, "LC_ALL": "C.UTF-8", "COLUMNS": "120", "NO_COLOR": "1"}
 

@@ -16,7 +16,7 @@ from click.core import ParameterSource
 
 from zonefs_py.cli.common import SlowProgress, open_for_reading, printable
 from zonefs_py.cli.mount import check_fuse
-from zonefs_py.cli.parameters import COUNT, PATH, SIZE, mount_options_option
+from zonefs_py.cli.parameters import COUNT, PATH, SIZE, SOME, mount_options_option
 from zonefs_py.config import FormatOptions, parse_format_options, parse_mount_options
 from zonefs_py.errors import OptionError, SuperblockError, UserError
 from zonefs_py.fs.format import format_device
@@ -61,12 +61,10 @@ _SHAPE = ("zones", "conventional", "zone_size", "zone_capacity", "block_size", "
 @click.option("--max-active", type=COUNT, metavar="N", help="Zones that can be open or closed at a time.")
 @click.option("--mkfs", "features", metavar="FEATURES", help="For a new device, as mkfs -o: aggr_cnv, perm=OCTAL, ...")
 @mount_options_option
-@click.option("--states", type=click.IntRange(1), default=1000, metavar="N", show_default=True, help="Visit at most N.")
-@click.option(
-    "--seed", type=click.IntRange(0), default=0, metavar="S", show_default=True, help="Which, if there are more."
-)
+@click.option("--states", type=SOME, default=1000, metavar="N", show_default=True, help="Visit at most N.")
+@click.option("--seed", type=COUNT, default=0, metavar="S", show_default=True, help="Which, if there are more.")
 @click.option("--state", "state_id", metavar="ID", help="Visit this state only, and let the check use the terminal.")
-@click.option("--jobs", type=click.IntRange(1), metavar="N", help="States at a time; default: one for each processor.")
+@click.option("--jobs", type=SOME, metavar="N", help="States at a time; default: one for each processor.")
 @click.option(
     "--timeout",
     type=click.FloatRange(0, min_open=True),

@@ -64,6 +64,15 @@ class ZonedDevice(ABC):
         """Fill *buffer* with what is at *offset*. Raises DeviceError, and then the buffer may hold anything."""
         buffer[:] = self.read(offset, len(buffer))
 
+    def read_into_now(self, offset: int, buffer: memoryview) -> bool:
+        """Do `read_into` if the data can be had without waiting for a disk; return whether it was done.
+
+        False says nothing but that: the buffer may then hold anything. A device that cannot tell reads. Raises
+        DeviceError as `read_into` does.
+        """
+        self.read_into(offset, buffer)
+        return True
+
     @property
     def generation(self) -> int:
         """How often it has changed what lies where below this device; it only grows.

@@ -48,6 +48,9 @@ class ZoneStore(Protocol):
     def read_into(self, number: int, offset: int, buffer: memoryview) -> int:
         """Read into *buffer*; return how many bytes there were, fewer at the end of what is stored."""
 
+    def read_into_now(self, number: int, offset: int, buffer: memoryview) -> int | None:
+        """Do `read_into`, or return None if that would wait for a disk."""
+
     def write(self, number: int, offset: int, data: memoryview) -> None:
         """Store all of *data*; on OSError some of it may be stored."""
 
@@ -144,16 +147,27 @@ class EmulatedDevice(ZonedDevice):
         return data if len(data) == length else data + bytes(length - len(data))
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
+        self._read_into(offset, buffer, self._store.read_into)
+
+    def read_into_now(self, offset: int, buffer: memoryview) -> bool:
+        return self._read_into(offset, buffer, self._store.read_into_now)
+
+    def _read_into(self, offset: int, buffer: memoryview, read: Callable[[int, int, memoryview], int | None]) -> bool:
+        """Fill *buffer* by *read*, which returns how much the store has, or None: then this returns False."""
         done = 0
         for number, within, length in self._spans(offset, len(buffer)):
-            piece = buffer[done : done + length]
+            piece = buffer[done : done + length] if length < len(buffer) else buffer
             self._check_readable(number)
             try:
-                got = self._store.read_into(number, within, piece)
+                got = read(number, within, piece)
             except OSError as exc:
                 raise from_os_error(exc, f"zone {number}: read of {length} bytes at {within}") from exc
-            piece[got:] = bytes(length - got)
+            if got is None:
+                return False
+            if got < length:
+                piece[got:] = bytes(length - got)
             done += length
+        return True
 
     def _check_readable(self, number: int) -> None:
         if self._conditions.condition(number) is ZoneCondition.OFFLINE:

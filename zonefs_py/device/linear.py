@@ -207,6 +207,16 @@ class LinearDevice(ZonedDevice):
                     device.read_into(there, buffer[done : done + piece])
                 done += piece
 
+    def read_into_now(self, offset: int, buffer: memoryview) -> bool:
+        done = 0
+        with self._gate:
+            for device, there, piece in self._table.pieces(offset, len(buffer)):
+                with _naming(device):
+                    if not device.read_into_now(there, buffer[done : done + piece]):
+                        return False
+                done += piece
+        return True
+
     def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
         view = memoryview(data)
         done = 0

@@ -30,6 +30,9 @@ class MemoryStore:
         buffer[: len(data)] = data
         return len(data)
 
+    def read_into_now(self, number: int, offset: int, buffer: memoryview) -> int:
+        return self.read_into(number, offset, buffer)
+
     def copy(self, source: Place, destination: Place, length: int, method: CopyMethod) -> None:
         data = self.read(*source, length)
         self.write(*destination, memoryview(data + bytes(length - len(data))))

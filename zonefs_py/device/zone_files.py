@@ -13,6 +13,7 @@ from zonefs_py.device import host_copy
 from zonefs_py.device.description import DeviceDescription, format_description
 from zonefs_py.device.descriptors import DescriptorCache
 from zonefs_py.device.emulated import Place
+from zonefs_py.errors import is_unsupported, would_wait
 from zonefs_py.zone import CopyMethod, Geometry
 
 DESCRIPTION_NAME = "device.json"
@@ -39,6 +40,8 @@ class DirectoryStore:
         self._descriptors = DescriptorCache(self._open)
         self._dirty: set[int] = set()
         """Zones written since they were last flushed; adding and removing single elements is atomic."""
+        self._can_tell = True
+        """Whether the host's file system knows RWF_NOWAIT. One that does not (tmpfs) is in memory, or we must wait."""
         self._closed = False
 
     def _open(self, number: int) -> int:
@@ -61,6 +64,26 @@ class DirectoryStore:
         descriptor = self._descriptors.acquire(number)
         try:
             return os.preadv(descriptor, [buffer], offset)
+        finally:
+            self._descriptors.release(number)
+
+    def read_into_now(self, number: int, offset: int, buffer: memoryview) -> int | None:
+        if not self._can_tell:
+            return self.read_into(number, offset, buffer)
+        descriptor = self._descriptors.acquire(number)
+        try:
+            done = os.preadv(descriptor, [buffer], offset, os.RWF_NOWAIT)
+            # Short: this is where the file ends, or where the page cache does.
+            if done < len(buffer) and offset + done < os.fstat(descriptor).st_size:
+                return None
+            return done
+        except OSError as exc:
+            if is_unsupported(exc):
+                self._can_tell = False
+                return os.preadv(descriptor, [buffer], offset)
+            if would_wait(exc):
+                return None
+            raise
         finally:
             self._descriptors.release(number)
 

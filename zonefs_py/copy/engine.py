@@ -126,16 +126,30 @@ class CopyEngine:
 
     def copy(self, ranges: Sequence[CopyRange]) -> CopyResult:
         """Copy *ranges* in order, whose destinations follow each other. Block-aligned; never raises DeviceError."""
+        result = self._copy(ranges, wait=True)
+        assert result is not None
+        return result
+
+    def copy_now(self, ranges: Sequence[CopyRange]) -> CopyResult | None:
+        """Do `copy` if the device does it without a wait for a disk; else return None, and nothing is done."""
+        return self._copy(ranges, wait=False)
+
+    def _copy(self, ranges: Sequence[CopyRange], *, wait: bool) -> CopyResult | None:
         # Before the choice: what is chosen for one table of a stack must not be done under another.
         generation = self._device.generation
         started = time.perf_counter_ns()
         engine, commands = self._plan(ranges)
+        if not wait and (engine is Engine.EMULATE or self._waits(commands, _METHODS[engine])):
+            return None
         if engine is Engine.EMULATE:
             result, issued = self._emulate(ranges)
         else:
             result, issued = self._offload(commands, _METHODS[engine], generation)
         self._count(engine, result, issued, started)
         return result
+
+    def _waits(self, commands: Sequence[CopyCommand], method: CopyMethod) -> bool:
+        return any(self._device.copy_waits(*piece, method) for command in commands for piece in command.ranges)
 
     def _offload(self, commands: Sequence[CopyCommand], method: CopyMethod, generation: int) -> tuple[CopyResult, int]:
         completed = 0

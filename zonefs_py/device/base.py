@@ -107,6 +107,13 @@ class ZonedDevice(ABC):
         """
         raise ValueError(f"{self.info.name} cannot copy by {method.value}")
 
+    def copy_waits(self, source: int, destination: int, length: int, method: CopyMethod) -> bool:
+        """Whether `copy` with these arguments may wait for a disk, as far as that is known beforehand.
+
+        A device that cannot tell says yes.
+        """
+        return True
+
     def force_conditions(self, numbers: Iterable[int], condition: ZoneCondition | None) -> None:
         """Make zones READONLY or OFFLINE for good, as a failing drive does; None: back to normal.
 

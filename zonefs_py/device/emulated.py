@@ -60,6 +60,9 @@ class ZoneStore(Protocol):
     def can_copy(self, source_offset: int, destination_offset: int, length: int, method: CopyMethod) -> bool:
         """Whether *method* can copy such a piece, for its alignment."""
 
+    def copy_waits(self, source: int, destination: int, method: CopyMethod) -> bool:
+        """Whether *method* may wait for a disk in a copy between these zones."""
+
     def size(self, number: int) -> int:
         """Return the stored size of a zone."""
 
@@ -180,6 +183,12 @@ class EmulatedDevice(ZonedDevice):
         return all(
             self._store.can_copy(place.offset, target.offset, piece, method)
             for place, target, piece in self._copy_spans(source, destination, length)
+        )
+
+    def copy_waits(self, source: int, destination: int, length: int, method: CopyMethod) -> bool:
+        return any(
+            self._store.copy_waits(place.number, target.number, method)
+            for place, target, _ in self._copy_spans(source, destination, length)
         )
 
     def copy(

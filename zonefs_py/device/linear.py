@@ -255,6 +255,11 @@ class LinearDevice(ZonedDevice):
             where = self._one_part(self._table, source, destination, length)
             return where is not None and where[0].can_copy(where[1], where[2], length, method)
 
+    def copy_waits(self, source: int, destination: int, length: int, method: CopyMethod) -> bool:
+        with self._gate:
+            where = self._one_part(self._table, source, destination, length)
+            return where is None or where[0].copy_waits(where[1], where[2], length, method)
+
     def copy(
         self, source: int, destination: int, length: int, method: CopyMethod, generation: int | None = None
     ) -> None:

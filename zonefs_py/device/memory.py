@@ -40,6 +40,9 @@ class MemoryStore:
     def can_copy(self, source_offset: int, destination_offset: int, length: int, method: CopyMethod) -> bool:
         return True
 
+    def copy_waits(self, source: int, destination: int, method: CopyMethod) -> bool:
+        return False
+
     def size(self, number: int) -> int:
         return len(self._zones.get(number, b""))
 

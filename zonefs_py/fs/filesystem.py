@@ -520,6 +520,19 @@ class Filesystem:
         meets the error. Raises BadHandle, InvalidRequest (negative, or overlapping in one file), what
         `ZoneFile.check_copy_destination` raises, DeviceError: then the ``errors=`` action has been taken.
         """
+        copied = self._copy_range(source, source_offset, destination, destination_offset, length, wait=True)
+        assert copied is not None
+        return copied
+
+    def copy_range_now(
+        self, source: int, source_offset: int, destination: int, destination_offset: int, length: int
+    ) -> int | None:
+        """Do `copy_range` if that is over at once, without a wait for a disk; else return None, and nothing is done."""
+        return self._copy_range(source, source_offset, destination, destination_offset, length, wait=False)
+
+    def _copy_range(
+        self, source: int, source_offset: int, destination: int, destination_offset: int, length: int, *, wait: bool
+    ) -> int | None:
         reader, writer = self._opened(source), self._opened(destination)
         if not reader.readable or not writer.writable or writer.append:
             raise BadHandle(f"handles {source} and {destination} are not open for a copy")
@@ -529,8 +542,15 @@ class Filesystem:
             length = self._copier.check(reader.file, source_offset, writer.file, destination_offset, length)
             if not length:
                 return 0
-            sources = [Source(reader.file, source_offset, length, reader.keep_atime)]
-            result, verdicts = self._copier.copy(self.copy_engine, sources, writer.file, destination_offset)
+            piece = Source(reader.file, source_offset, length, reader.keep_atime)
+            done = (
+                self._copier.copy(self.copy_engine, [piece], writer.file, destination_offset)
+                if wait
+                else self._copier.copy_now(self.copy_engine, piece, writer.file, destination_offset)
+            )
+            if done is None:
+                return None
+            result, verdicts = done
         for file, verdict in verdicts:
             self._announce(file, verdict)
         if result.error is not None and not result.completed:

@@ -9,9 +9,12 @@ setup_log=$root/logs/setup.log
 # What it takes to build zonefs-py and to mount with it.
 # shellcheck disable=SC2034  # for those who source this
 packages_to_run=(python3-dev gcc pkg-config libfuse3-dev fuse3 ca-certificates)
+# What tools/vm starts a machine with; it can also unpack them into its cache.
+# shellcheck disable=SC2034  # for those who source this
+packages_for_vm=(qemu-system-x86 busybox-static kmod)
 readonly venv setup_log
 # shellcheck disable=SC2034  # for those who source this
-readonly packages_to_run
+readonly packages_to_run packages_for_vm
 
 say() { printf '%s\n' "$*"; }
 complain() { printf '%s: %s\n' "${0##*/}" "$*" >&2; }
@@ -28,6 +31,10 @@ have() {
 	xfsprogs) PATH=$PATH:/sbin:/usr/sbin command -v mkfs.xfs ;;
 	btrfs-progs) PATH=$PATH:/sbin:/usr/sbin command -v mkfs.btrfs ;;
 	attr) command -v setfattr ;;
+	qemu-system-x86) command -v qemu-system-x86_64 ;;
+	# A static program has nothing that ldd could list.
+	busybox-static) command -v busybox && ! ldd "$(command -v busybox)" 2>/dev/null ;;
+	kmod) PATH=$PATH:/sbin:/usr/sbin command -v modprobe ;;
 	e2fsprogs) PATH=$PATH:/sbin:/usr/sbin command -v mkfs.ext4 ;;
 	ca-certificates) test -s /etc/ssl/certs/ca-certificates.crt ;;
 	*) complain "setup.sh does not know how to look for $1"; return 1 ;;

@@ -96,6 +96,10 @@ class NoSuchFile(ZonefsError, errno=errno.ENOENT):
     """No such name, or a name that zonefs never has."""
 
 
+class StaleNode(ZonefsError, errno=errno.ESTALE):
+    """The file has another inode now; a look-up finds it. The kernel makes one by itself."""
+
+
 class NameTooLong(ZonefsError, errno=errno.ENAMETOOLONG):
     """More bytes than a zonefs name can have."""
 
@@ -190,6 +194,15 @@ def describe_os_error(exc: OSError) -> str:
 def is_disconnected(exc: OSError) -> bool:
     """Whether *exc* says that the daemon of a FUSE mount is gone."""
     return exc.errno in (errno.ENOTCONN, errno.ECONNABORTED)
+
+
+def why_no_passthrough(exc: OSError) -> str:
+    """Return why the kernel refused a backing file with *exc*, in words for a user."""
+    if exc.errno == errno.EPERM:
+        return "it takes the capability CAP_SYS_ADMIN, outside of user namespaces"
+    if exc.errno == errno.ELOOP:
+        return "the device lies on a file system that is stacked on another one, such as overlayfs"
+    return f"the kernel refuses the device's files: {exc.strerror}"
 
 
 def is_out_of_descriptors(exc: OSError) -> bool:

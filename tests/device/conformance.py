@@ -242,6 +242,26 @@ class ZonedDeviceConformance:
             )
             assert zone_of(device, zone.number) == zone
 
+    def test_single_bytes_of_conventional_zones_can_be_written(self, make: Make) -> None:
+        shape = geometry(conventional=3)
+        device = make(shape)
+        end = 3 * shape.zone_size
+        model = bytearray(end)
+        block = shape.block_size
+        for offset, length in (
+            (0, 1),
+            (5, block),
+            (block - 1, 2),
+            (shape.zone_size - 3, 7),
+            (2 * block, block),
+            (shape.zone_size + 1, shape.zone_size),
+            (end - 1, 1),
+        ):
+            data = bytes((offset + more) % 251 + 1 for more in range(length))
+            device.write_bytes(offset, memoryview(data))
+            model[offset : offset + length] = data
+        assert device.read(0, end) == model
+
     def test_neighbouring_conventional_zones_are_one_for_data(self, make: Make) -> None:
         device = make(geometry(conventional=3))
         size = 3 * 64 * KIB

@@ -75,6 +75,9 @@ class ZoneStore(Protocol):
     def save(self, description: DeviceDescription) -> None:
         """Make *description* durable."""
 
+    def descriptor(self, number: int) -> int | None:
+        """Return a new descriptor of the file that holds a zone, for reading; None if zones are not in files."""
+
     def close(self) -> None:
         """Let go of everything."""
 
@@ -94,6 +97,7 @@ class EmulatedDevice(ZonedDevice):
         """Guards ``_conditions`` and ``_writing`` (null_blk's zone_res_lock), and no I/O but a look at a size."""
         self._description_lock = threading.Lock()
         """Guards ``_description``, and the order in which it is saved. Taken before ``_lock``."""
+        self._withdrawn: Callable[[Iterable[int]], None] | None = None
         self._writing: set[int] = set()
         """Sequential zones with a write under way, whose stored size says nothing."""
         for number, condition in description.forced.items():
@@ -258,6 +262,21 @@ class EmulatedDevice(ZonedDevice):
                 self._write_sequential(number, within, piece)
             done += length
 
+    def write_bytes(self, offset: int, data: bytes | bytearray | memoryview) -> None:
+        self._check_writable()
+        geometry = self._geometry
+        view = memoryview(data)
+        if offset < 0 or offset + len(view) > geometry.size:
+            raise ValueError(f"{len(view)} bytes at {offset}: not within {geometry.size}")
+        done = 0
+        while done < len(view):
+            number, within = divmod(offset + done, geometry.zone_size)
+            if not geometry.is_conventional(number):
+                raise ValueError(f"{len(view)} bytes at {offset}: not in conventional zones")
+            piece = view[done : done + geometry.size_of(number) - within]
+            self._write_conventional(number, within, piece)
+            done += len(piece)
+
     def _write_conventional(self, number: int, within: int, piece: memoryview) -> None:
         self._check_conventional(number)
         try:
@@ -375,6 +394,19 @@ class EmulatedDevice(ZonedDevice):
             with self._lock:
                 for number in numbers:
                     self._conditions.force(number, condition)
+        if condition is ZoneCondition.OFFLINE and self._withdrawn is not None:
+            self._withdrawn(numbers)
+
+    def backing_descriptor(self, number: int) -> int | None:
+        if self._conditions.condition(number) is ZoneCondition.OFFLINE:
+            return None
+        try:
+            return self._store.descriptor(number)
+        except OSError as exc:
+            raise from_os_error(exc, f"zone {number}: its file cannot be opened") from exc
+
+    def watch_backing(self, withdrawn: Callable[[Iterable[int]], None] | None) -> None:
+        self._withdrawn = withdrawn
 
     def power_cycle(self) -> None:
         """Forget which zones are open, as a loss of power does."""

@@ -163,6 +163,10 @@ class DirectoryStore:
     def save(self, description: DeviceDescription) -> None:
         write_description(self._directory, description)
 
+    def descriptor(self, number: int) -> int:
+        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+        return os.open(zone_file_name(self._geometry, number), flags, dir_fd=self._directory)
+
     def close(self) -> None:
         if not self._closed:
             self._closed = True

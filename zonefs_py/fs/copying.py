@@ -13,7 +13,7 @@ from zonefs_py.device.base import ZonedDevice
 from zonefs_py.errors import BeyondCapacity, DeviceError, InvalidRequest, OutOfMemory
 from zonefs_py.fs.file import ZoneFile
 from zonefs_py.fs.mount import Mount
-from zonefs_py.fs.partial_blocks import read_bytes, write_bytes
+from zonefs_py.fs.partial_blocks import read_bytes
 from zonefs_py.fs.recovery import Verdict
 from zonefs_py.fs.repair import Repair
 
@@ -118,7 +118,7 @@ class FileCopier:
             if target.sequential:
                 self._device.write(target.start + offset + done, data)
             else:
-                write_bytes(self._device, target, offset + done, data)
+                self._device.write_bytes(target.start + offset + done, data)
 
         return engine.copy_pieces(length, read, write)
 

@@ -6,11 +6,12 @@ does that for a FUSE mount (default_permissions), by the modes and owners that `
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import NoReturn, Self, TypeVar
 
@@ -27,6 +28,7 @@ from zonefs_py.errors import (
     DeviceReadOnly,
     InvalidRequest,
     IsADirectory,
+    NoSuchFile,
     NotADirectory,
     NotPermitted,
     ReadOnlyFilesystem,
@@ -34,9 +36,9 @@ from zonefs_py.errors import (
 from zonefs_py.fs.access import READ, ROOT, SEARCH, Caller, permits
 from zonefs_py.fs.attributes import AttributeChanges, Attributes, DirectoryEntry, FilesystemStatistics
 from zonefs_py.fs.copying import FileCopier, RangesCopied, Source, locked
-from zonefs_py.fs.file import WRITE_BITS, Inode, ZoneFile
+from zonefs_py.fs.file import PERMISSION_BITS, WRITE_BITS, Inode, ZoneFile
 from zonefs_py.fs.mount import Mount, SequentialFileCounters
-from zonefs_py.fs.partial_blocks import read_bytes, read_bytes_now, write_bytes
+from zonefs_py.fs.partial_blocks import read_bytes, read_bytes_now
 from zonefs_py.fs.recovery import Verdict
 from zonefs_py.fs.repair import Repair
 from zonefs_py.fs.superblock import SUPERBLOCK_SIZE, Superblock
@@ -101,6 +103,10 @@ class Filesystem:
         self._closed = False
         self.on_change: Callable[[int], None] | None = None
         """Called, with no lock held, with the number of an inode that an error has changed."""
+        self.on_withdrawn: Callable[[int], None] | None = None
+        """Called, with no lock held and in any thread, with the number of an inode whose file from
+        `backing_descriptor` may be that no more. So may be those of inodes that `on_change` is called for."""
+        device.watch_backing(self._backing_withdrawn)
 
     def _settled_zones(self) -> list[Zone]:
         """Report all zones, having closed those that are open: the count of open zones starts at zero."""
@@ -185,6 +191,11 @@ class Filesystem:
                     raise NotADirectory(f"{path}: not a directory on the way")
                 inode = self._tree.lookup(inode, os.fsencode(part))
         return inode.ino
+
+    def place(self, inode: int) -> tuple[int, bytes]:
+        """Return the directory that the file *inode* is in, and its name there. Raises NoSuchFile, IsADirectory."""
+        file = self._as_file(self._tree.inode(inode))
+        return self._tree.way_to(file)[1].ino, b"%d" % file.index
 
     def readdir(self, directory: int, offset: int = 0, limit: int | None = None) -> list[DirectoryEntry]:
         """Return entries of *directory* from index *offset* on (0 is ``.``, 1 is ``..``), at most *limit* of them."""
@@ -498,7 +509,7 @@ class Filesystem:
                     self.device.write(file.start + offset, data)
                     self._mount.set_size(file, file.size + length)
                 else:
-                    write_bytes(self.device, file, offset, data)
+                    self.device.write_bytes(file.start + offset, data)
                 error = None
             except DeviceError as exc:
                 error = exc
@@ -597,6 +608,40 @@ class Filesystem:
             raise AccessDenied(f"{file.name}: user {caller.uid} may not read it")
         self._tree.instantiate(file)
         return file
+
+    # Reads that pass us by
+
+    def backing_descriptor(self, handle: int) -> int | None:
+        """Return a new descriptor, the caller's to close, of a host file to read in place of the open file.
+
+        It is as good as `read`, and its size as that of the file, until `on_withdrawn` or `on_change` is called for
+        the file: ask again then. None: there is no such file, or the file may not be read now. Raises BadHandle,
+        DeviceError.
+        """
+        file = self._opened(handle).file
+        with file.lock:
+            if file.nr_zones != 1 or (file.immutable and not file.mode & PERMISSION_BITS):
+                return None
+            descriptor = self.device.backing_descriptor(file.number)
+            # After some errors a file is shown with another size than its zone has.
+            if descriptor is not None and os.fstat(descriptor).st_size != file.size:
+                os.close(descriptor)
+                return None
+            return descriptor
+
+    def count_as_read(self, handle: int) -> None:
+        """Move the access time for reads that will pass us by. Raises BadHandle."""
+        opened = self._opened(handle)
+        if not opened.keep_atime and not self._mount.read_only:
+            with opened.file.lock:
+                opened.file.touch_atime(self._clock())
+
+    def _backing_withdrawn(self, zones: Iterable[int]) -> None:
+        if self.on_withdrawn is not None:
+            for number in zones:
+                # A zone's file has its number. Not all have one.
+                with contextlib.suppress(NoSuchFile):
+                    self.on_withdrawn(self._tree.inode(number).ino)
 
     def fsync(self, handle: int) -> None:
         """Make durable what was written to the file. Raises BadHandle; DeviceError, the ``errors=`` action taken."""

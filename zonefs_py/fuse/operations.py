@@ -12,6 +12,7 @@ import contextlib
 import functools
 import logging
 import os
+import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from typing import Any, TypeVar, cast
@@ -25,7 +26,8 @@ from zonefs_py.fs.access import Caller
 from zonefs_py.fs.attributes import AttributeChanges, Attributes
 from zonefs_py.fs.filesystem import Filesystem
 from zonefs_py.fuse import door
-from zonefs_py.fuse.door import NODE_OFFSET, ROOT_NODE, pyfuse3
+from zonefs_py.fuse.door import NODE_NUMBER_SHIFT, NODE_OFFSET, ROOT_NODE, pyfuse3
+from zonefs_py.fuse.passthrough import Passthrough
 
 log = logging.getLogger(__name__)
 
@@ -66,8 +68,13 @@ class Operations(pyfuse3.Operations):
     supports_dot_lookup = False
     enable_writeback_cache = False
 
-    def __init__(self, filesystem: Filesystem) -> None:
+    def __init__(self, filesystem: Filesystem, passthrough: Passthrough) -> None:
         super().__init__()
+        self._passthrough = passthrough
+        self.mountpoint = ""
+        """Where the file system is mounted; empty while it is not."""
+        self._thread = threading.get_ident()
+        """trio's, which answers requests: what waits for one must not run there."""
         self.failed = False
         """Whether a handler met an error that it did not expect: the process must say so when it ends."""
         self._fs = filesystem
@@ -76,12 +83,15 @@ class Operations(pyfuse3.Operations):
         """Of the files that a worker thread is busy with, by inode number: whose turn it is, and who comes after."""
         self._files: dict[int, int] = {}
         """Inode numbers by handle."""
+        self._numbers: dict[int, int] = {}
+        """Numbers of the nodes that files were opened by, by handle."""
         self.nursery: trio.Nursery | None = None
         """Where answers to requests that pyfuse3 does not know are worked out; None while nothing is served."""
         self._limiter = trio.CapacityLimiter(WORKER_THREADS)
         self._cache_limiter = trio.CapacityLimiter(WORKER_THREADS)
         """For threads that may wait for the kernel to read and write pages: that needs the workers above."""
         filesystem.on_change = self.attributes_changed
+        filesystem.on_withdrawn = self.withdrawn
 
     # Threads
 
@@ -132,25 +142,88 @@ class Operations(pyfuse3.Operations):
     def attributes_changed(self, ino: int) -> None:
         """Tell the kernel to ask again for the attributes of *ino*. Called in any thread."""
         self._invalidate(ino, attr_only=True)
+        self.withdrawn(ino)
 
-    def _invalidate(self, ino: int, *, attr_only: bool) -> None:
+    def withdrawn(self, ino: int) -> None:
+        """See to it that *ino* is not read past us if it may be no more. Called in any thread.
+
+        That is done on return, but on trio's own thread: then it will be soon.
+        """
+        if not self._passthrough.readers(ino):
+            return
+        if threading.get_ident() != self._thread:
+            self._withdraw(ino)
+        elif self.nursery is not None:
+            withdraw = functools.partial(
+                trio.to_thread.run_sync, self._withdraw, ino, limiter=self._cache_limiter, abandon_on_cancel=True
+            )
+            self.nursery.start_soon(withdraw)
+
+    def _invalidate(self, ino: int, *, attr_only: bool, but: int | None = None) -> None:
+        """Have the kernel forget the attributes, or everything, of all nodes of *ino* *but* one."""
+        for number in self._passthrough.nodes(ino):
+            if number == but:
+                continue
+            try:
+                pyfuse3.invalidate_inode(pyfuse3.InodeT(self._node(ino, number)), attr_only=attr_only)
+            except OSError as exc:
+                # ENOENT: the kernel has forgotten the inode, which is as good.
+                log.debug("inode %d: %s", ino, exc)
+
+    async def _changed_by(self, ino: int, number: int) -> None:
+        """The file has been changed by its node *number*: have the kernel forget what it has of the others."""
+        if self._passthrough.is_split(ino):
+            forget = functools.partial(self._invalidate, ino, attr_only=False, but=number)
+            await trio.to_thread.run_sync(forget, limiter=self._cache_limiter)
+
+    def _withdraw(self, ino: int) -> None:
+        """Have all who read *ino* past us fail, unless they still may. Waits for requests to be answered."""
+        if all(self._may_pass_by(handle) for handle in self._passthrough.readers(ino)):
+            return
+        for handle in self._passthrough.readers(ino)[:1]:
+            # The reader will get an error. Had he met it here, there would have been an action, too.
+            with contextlib.suppress(ZonefsError):
+                self._fs.read(handle, 0, self._fs.info.block_size, True)
+        directory, name = self._fs.place(ino)
+        for _ in self._passthrough.withdraw(ino):
+            log.info("inode %d: taken from those who read it past the file system", ino)
+            try:
+                pyfuse3.invalidate_entry(pyfuse3.InodeT(self._node(directory)), name)
+            except OSError as exc:
+                log.debug("inode %d: %s", ino, exc)
+            self._look_up(directory, name)
+
+    def _may_pass_by(self, handle: int) -> bool:
         try:
-            pyfuse3.invalidate_inode(pyfuse3.InodeT(self._node(ino)), attr_only=attr_only)
+            descriptor = self._fs.backing_descriptor(handle)
+        except ZonefsError as exc:
+            log.debug("handle %d: %s", handle, exc)
+            return False
+        if descriptor is None:
+            return False
+        os.close(descriptor)
+        return True
+
+    def _look_up(self, directory: int, name: bytes) -> None:
+        """Have the kernel look *name* up, through the mount."""
+        group = next(entry.name for entry in self._fs.readdir(self._fs.root)[2:] if entry.ino == directory)
+        try:
+            os.stat(os.path.join(os.fsencode(self.mountpoint), group, name))
         except OSError as exc:
-            # ENOENT: the kernel has forgotten the inode, which is as good.
-            log.debug("inode %d: %s", ino, exc)
+            log.warning("%s: who reads zone file %s may go on: %s", self.mountpoint, os.fsdecode(name), exc)
 
     # Nodes and attributes
 
     def _ino(self, node: int) -> int:
-        return self._fs.root if node == ROOT_NODE else node - NODE_OFFSET
+        return self._fs.root if node == ROOT_NODE else (node & (1 << NODE_NUMBER_SHIFT) - 1) - NODE_OFFSET
 
-    def _node(self, ino: int) -> int:
-        return ROOT_NODE if ino == self._fs.root else ino + NODE_OFFSET
+    def _node(self, ino: int, number: int = 0) -> int:
+        return ROOT_NODE if ino == self._fs.root else (number << NODE_NUMBER_SHIFT) + ino + NODE_OFFSET
 
-    @staticmethod
-    def _entry(attributes: Attributes) -> pyfuse3.EntryAttributes:
+    def _entry(self, attributes: Attributes) -> pyfuse3.EntryAttributes:
+        number, generation = self._passthrough.node(attributes.ino)
         entry = pyfuse3.EntryAttributes()
+        entry.generation = number << NODE_NUMBER_SHIFT | generation
         entry.st_ino = pyfuse3.InodeT(attributes.ino)
         entry.st_mode = pyfuse3.ModeT(attributes.mode)
         entry.st_nlink = attributes.nlink
@@ -196,7 +269,9 @@ class Operations(pyfuse3.Operations):
         )
         # Cutting a large file takes the host's file system a while.
         call = self._call_on_worker if fields.update_size else self._call
-        return self._entry(await call(ino, self._fs.setattr, ino, changes, ctx.uid))
+        attributes = await call(ino, self._fs.setattr, ino, changes, ctx.uid)
+        await self._changed_by(ino, inode >> NODE_NUMBER_SHIFT)
+        return self._entry(attributes)
 
     @_answering
     async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
@@ -237,25 +312,13 @@ class Operations(pyfuse3.Operations):
     # Open files
 
     @_answering
-    async def open(self, inode: pyfuse3.InodeT, flags: pyfuse3.FlagT, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
-        ino = self._ino(inode)
-        call = self._call_on_worker if flags & os.O_TRUNC else self._call
-        handle = await call(ino, self._fs.open, ino, flags, ctx.uid)
-        self._files[handle] = ino
-        # A sequential file is never cached: what the device has is what is read, and the device answers a write. A
-        # conventional file has a page cache, as kernel zonefs has for it: shared mappings need one. Not with O_DIRECT:
-        # the kernel's direct I/O on a cached FUSE file does not take a short write at the end of the file for one.
-        direct_io = self._fs.is_sequential(ino) or bool(flags & os.O_DIRECT)
-        return pyfuse3.FileInfo(fh=pyfuse3.FileHandleT(handle), direct_io=direct_io, keep_cache=False)
-
-    @_answering
     async def fsync(self, fh: pyfuse3.FileHandleT, datasync: bool) -> None:
         # Not through the gate: the file stays usable while the host's disk works.
         await trio.to_thread.run_sync(self._fs.fsync, fh, limiter=self._limiter)
 
     @_answering
     async def release(self, fh: pyfuse3.FileHandleT) -> None:
-        await self._call(self._files.pop(fh), self._fs.release, fh)
+        await self._call(self._let_go(fh), self._fs.release, fh)
 
     # Requests that come through the door: the handlers that it calls
 
@@ -288,6 +351,45 @@ class Operations(pyfuse3.Operations):
         else:
             reply(request, result)
 
+    def on_open(self, request: int, node: int, flags: int, uid: int) -> int | None:
+        """Answer an open of a file: in place, unless it truncates."""
+        ino, number = self._ino(node), node >> NODE_NUMBER_SHIFT
+        try:
+            sequential = self._fs.is_sequential(ino)
+            self._passthrough.check_open(ino, number, flags, sequential=sequential)
+            if not self._waits and not flags & os.O_TRUNC and ino not in self._gates:
+                self._reply_open(request, ino, number, self._fs.open(ino, flags, uid), flags, sequential)
+                return None
+        except Exception as exc:
+            return -self._errno("open", exc)
+
+        def reply(request: int, handle: int) -> None:
+            try:
+                self._reply_open(request, ino, number, handle, flags, sequential)
+            except Exception as exc:
+                door.reply_error(request, self._errno("open", exc))
+
+        return self._start("open", request, self._call_on_worker(ino, self._fs.open, ino, flags, uid), reply)
+
+    def _reply_open(self, request: int, ino: int, number: int, handle: int, flags: int, sequential: bool) -> None:
+        try:
+            mode = self._passthrough.open(ino, number, handle, flags, sequential=sequential)
+        except BaseException:
+            self._fs.release(handle)
+            raise
+        self._files[handle] = ino
+        self._numbers[handle] = number
+        if not door.reply_open(request, handle, mode.direct_io, mode.backing):
+            # Whoever asked is gone, and so nobody will release it.
+            self._let_go(handle)
+            self._fs.release(handle)
+
+    def _let_go(self, handle: int) -> int:
+        """Forget *handle*; return its file's inode number."""
+        self._passthrough.release(handle)
+        del self._numbers[handle]
+        return self._files.pop(handle)
+
     def on_read(
         self, request: int, handle: int, offset: int, size: int, direct: bool, buffer: memoryview
     ) -> int | None:
@@ -311,20 +413,19 @@ class Operations(pyfuse3.Operations):
         if append:
             # The kernel has put its idea of the file's end there; what the application gave is lost.
             offset = 0
-        if not self._waits and not sync and ino not in self._gates:
+        if not self._waits and not sync and ino not in self._gates and not self._passthrough.is_split(ino):
             try:
                 return self._fs.write(handle, offset, data, direct, append, False)
             except Exception as exc:
                 return -self._errno("write", exc)
         write = self._call_on_worker(ino, self._fs.write, handle, offset, bytes(data), direct, append, False)
-        if sync:
-            write = self._then_sync(write, handle)
-        return self._start("write", request, write, door.reply_written)
+        return self._start("write", request, self._after_write(write, handle, sync=sync), door.reply_written)
 
-    async def _then_sync(self, write: Coroutine[Any, Any, int], handle: int) -> int:
-        """Make durable what *write* has written, no longer in the file's turn: it stays usable meanwhile."""
+    async def _after_write(self, write: Coroutine[Any, Any, int], handle: int, *, sync: bool) -> int:
         written = await write
-        if written:
+        await self._changed_by(self._files[handle], self._numbers[handle])
+        if sync and written:
+            # No longer in the file's turn: it stays usable meanwhile.
             await trio.to_thread.run_sync(self._fs.fsync, handle, limiter=self._limiter)
         return written
 
@@ -338,7 +439,8 @@ class Operations(pyfuse3.Operations):
             return -InvalidRequest.errno
         files = {self._files[source], self._files[target]}
         arguments = (source, source_offset, target, offset, min(length, MOST_PER_REPLY))
-        if not self._waits and self._gates.keys().isdisjoint(files):
+        in_place = not self._waits and self._gates.keys().isdisjoint(files)
+        if in_place and not self._passthrough.is_split(self._files[target]):
             try:
                 copied = self._fs.copy_range_now(*arguments)
             except Exception as exc:
@@ -346,7 +448,7 @@ class Operations(pyfuse3.Operations):
             if copied is not None:
                 return copied
         copy = self._call_in_turn(self._gate(*files), self._fs.copy_range, *arguments)
-        return self._start("copy_file_range", request, copy, door.reply_written)
+        return self._start("copy_file_range", request, self._after_write(copy, target, sync=False), door.reply_written)
 
     def on_ioctl(
         self, request: int, handle: int, command: int, flags: int, data: bytes, size: int, uid: int, gid: int, pid: int

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Coroutine
+from typing import Any
 
 import pytest
 import trio
@@ -51,7 +53,7 @@ def test_calls_for_a_file_run_in_the_order_of_their_arrival(filesystem: Filesyst
         with trio.fail_after(60):
             async with trio.open_nursery() as nursery:
 
-                async def run(call):
+                async def run(call: Coroutine[Any, Any, None]) -> None:
                     await call
 
                 for call in calls:

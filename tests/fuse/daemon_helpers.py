@@ -130,7 +130,8 @@ class Site:
 
     def info(self, target: Path) -> dict[str, Any]:
         """What ``info`` says."""
-        return json.loads(zonefs_py("info", target, "--format", "json").stdout)  # type: ignore[no-any-return]
+        found: dict[str, Any] = json.loads(zonefs_py("info", target, "--format", "json").stdout)
+        return found
 
     def zones(self, target: Path) -> dict[str, dict[str, Any]]:
         """What ``report`` says of the zones that have files, by file name."""

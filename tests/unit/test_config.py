@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -107,6 +109,15 @@ def test_a_remount_takes_back_what_proc_mounts_shows() -> None:
     request = parse_mount_options(text)
     assert request.remount
     assert request.fuse.allow_other
+
+
+def test_where_the_word_remount_stands_makes_no_difference() -> None:
+    words = ["remount", "ro", "user_id=0", "default_permissions", "fsname=/a/disk", "errors=repair"]
+    expected = parse_mount_options(",".join(words))
+    for order in itertools.permutations(words):
+        assert parse_mount_options(",".join(order)) == expected
+    with pytest.raises(UserError, match="fsname"):
+        parse_mount_options("ro,fsname=/a/disk")
 
 
 def test_options_are_added_to_a_base() -> None:

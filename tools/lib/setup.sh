@@ -25,6 +25,7 @@ have() {
 	case $1 in
 	libfuse3-dev) pkg-config --exists 'fuse3 >= 3.10' 2>/dev/null ;;
 	fuse3) command -v fusermount3 ;;
+	libzbd2) PATH=$PATH:/sbin:/usr/sbin ldconfig -p | grep 'libzbd\.so\.2 ' ;;
 	gcc) command -v gcc && echo 'int main(void) { return 0; }' | gcc -x c -o /dev/null - 2>/dev/null ;;
 	python3-dev) find_python >/dev/null ;;
 	pkg-config | fio | shellcheck | rsync) command -v "$1" ;;
@@ -135,10 +136,10 @@ ready() {
 		&& "$venv/bin/python" -c "import zonefs_py.fuse._door" 2>/dev/null
 }
 
-# install_into_venv zonefs-py|dev: make .venv if there is no good one, and install the source tree into it,
-# for dev with the tools that the tests need. Does nothing if that was done before.
+# install_into_venv zonefs-py|bench|dev: make .venv if there is no good one, and install the source tree into it,
+# for dev with the tools that the tests need, for bench with what draws plots. Does nothing if that was done before.
 install_into_venv() {
-	local what=$1 python
+	local what=$1 python source=$root
 	ready "$what" && return 0
 	if [[ -e $venv && ! -w $venv || ! -w $root ]]; then
 		complain "$root belongs to somebody else and is not installed completely; run me in a clone of your own"
@@ -160,7 +161,8 @@ install_into_venv() {
 		logged "${pip[@]}" --upgrade 'pip>=25.1' || return 1
 		(cd "$root" && logged "${pip[@]}" --group dev) || return 1
 	fi
-	logged "${pip[@]}" --editable "$root" || return 1
+	[[ $what == bench ]] && source+='[bench]'
+	logged "${pip[@]}" --editable "$source" || return 1
 	"$venv/bin/zonefs-py" --version >/dev/null || { complain "zonefs-py was installed but does not start"; return 1; }
 	fingerprint "$what" >"$venv/.installed-$what"
 }

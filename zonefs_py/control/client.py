@@ -8,7 +8,8 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from zonefs_py.control.mounts import FILESYSTEM_TYPE, MountEntry, find_mount
+from zonefs_py.config import FILESYSTEM_TYPE
+from zonefs_py.control.mounts import MountEntry, find_mount
 from zonefs_py.control.socket_path import check_runtime_directory, runtime_directory, socket_path
 from zonefs_py.errors import MountError
 

@@ -6,7 +6,7 @@ docs/stacks.md describes the fields for users.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from enum import Enum
 from typing import Any
@@ -101,7 +101,7 @@ class FaultRule:
     """One rule. Raises UserError, naming the field in JSON's words, if it makes no sense.
 
     *Which calls.* Those of ``operation`` (ANY: all) that touch a zone in ``zones`` (first and last; None: any zone), a
-    copy by its destination; ``source_zones`` is the same for the source of a copy. Of these the ``first`` th
+    copy by its destination; ``source_zones`` is the same for the sources of a copy. Of these the ``first`` th
     (from 1), then every ``every`` th, ``count`` times at most (None: without end).
 
     *What.* ``after`` is how many bytes of a write or copy are done before the rule strikes, cut to whole blocks.
@@ -163,11 +163,11 @@ class FaultRule:
             if last is not None and last >= nr_zones:
                 raise UserError(f'"{name}" has a zone {last}: the device has zones 0 to {nr_zones - 1}')
 
-    def matches(self, operation: Operation, zones: tuple[int, int], source_zones: tuple[int, int] | None) -> bool:
-        """Whether the rule is about a call that touches *zones*, and *source_zones* if it is a copy."""
+    def matches(self, operation: Operation, zones: tuple[int, int], source_zones: Sequence[tuple[int, int]]) -> bool:
+        """Whether the rule is about a call that touches *zones*, and *source_zones* (by range) if it is a copy."""
         return (
             self.operation in (operation, Operation.ANY)
-            and _overlap(self.zones, zones)
+            and _overlap(self.zones, [zones])
             and _overlap(self.source_zones, source_zones)
         )
 
@@ -191,10 +191,8 @@ _RANGES = (
 )
 
 
-def _overlap(wanted: tuple[int, int] | None, touched: tuple[int, int] | None) -> bool:
-    if wanted is None:
-        return True
-    return touched is not None and wanted[0] <= touched[1] and touched[0] <= wanted[1]
+def _overlap(wanted: tuple[int, int] | None, touched: Sequence[tuple[int, int]]) -> bool:
+    return wanted is None or any(wanted[0] <= last and first <= wanted[1] for first, last in touched)
 
 
 # JSON
@@ -281,25 +279,20 @@ def _read_text(name: str, value: object) -> str:
     return value
 
 
-def _read_operation(name: str, value: object) -> Operation:
-    try:
-        return Operation(value)
-    except ValueError:
-        known = ", ".join(one.value for one in Operation)
-        raise UserError(f'"{name}" is {shorten(value)}; known are {known}') from None
+def _read_one_of(kind: type[Enum]) -> Callable[[str, object], Enum]:
+    def read(name: str, value: object) -> Enum:
+        try:
+            return kind(value)
+        except ValueError:
+            known = ", ".join(one.value for one in kind)
+            raise UserError(f'"{name}" is {shorten(value)}; known are {known}') from None
 
-
-def _read_effect(name: str, value: object) -> Effect:
-    try:
-        return Effect(value)
-    except ValueError:
-        known = ", ".join(one.value for one in Effect)
-        raise UserError(f'"{name}" is {shorten(value)}; known are {known}') from None
+    return read
 
 
 _READERS: dict[str, Any] = {
-    "operation": _read_operation,
-    "effect": _read_effect,
+    "operation": _read_one_of(Operation),
+    "effect": _read_one_of(Effect),
     "zones": _read_zones,
     "source_zones": _read_zones,
     "count": _read_count,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from zonefs_py.device.conditions import ZoneConditions
 from zonefs_py.device.description import DeviceDescription, check_description
 from zonefs_py.device.emulated import EmulatedDevice, Place, make_info
@@ -36,6 +38,9 @@ class MemoryStore:
     def copy(self, source: Place, destination: Place, length: int, method: CopyMethod) -> None:
         data = self.read(*source, length)
         self.write(*destination, memoryview(data + bytes(length - len(data))))
+
+    def copy_out(self, number: int, length: int, descriptor: int, progress: Callable[[int], None]) -> bool:
+        return False
 
     def can_copy(self, source_offset: int, destination_offset: int, length: int, method: CopyMethod) -> bool:
         return True

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Callable
 
 from zonefs_py.device import host_copy
 from zonefs_py.device.description import DeviceDescription, format_description
@@ -94,6 +95,13 @@ class DirectoryStore:
         if method is not CopyMethod.REFLINK:
             return True
         return bool(self._alignment) and not (source_offset | destination_offset | length) % self._alignment
+
+    def copy_out(self, number: int, length: int, descriptor: int, progress: Callable[[int], None]) -> bool:
+        reader = self._descriptors.acquire(number)
+        try:
+            return host_copy.copy_out(reader, descriptor, length, progress)
+        finally:
+            self._descriptors.release(number)
 
     def copy(self, source: Place, destination: Place, length: int, method: CopyMethod) -> None:
         reader = self._descriptors.acquire(source.number)

@@ -35,7 +35,7 @@ from zonefs_py.errors import (
 )
 from zonefs_py.fs.access import READ, ROOT, SEARCH, Caller, permits
 from zonefs_py.fs.attributes import AttributeChanges, Attributes, DirectoryEntry, FilesystemStatistics
-from zonefs_py.fs.copying import FileCopier, RangesCopied, Source, locked
+from zonefs_py.fs.copying import FileCopier, Locks, RangesCopied, Source
 from zonefs_py.fs.file import PERMISSION_BITS, WRITE_BITS, Inode, ZoneFile
 from zonefs_py.fs.mount import Mount, SequentialFileCounters
 from zonefs_py.fs.partial_blocks import read_bytes, read_bytes_now
@@ -84,7 +84,8 @@ class Filesystem:
     ) -> None:
         """Mount *device*, which the file system then owns. *clock* gives nanoseconds since 1970.
 
-        Raises SuperblockError, DeviceError; the device is then still the caller's.
+        Raises SuperblockError, DeviceError; the device is then still the caller's, to be closed by it. To open and
+        mount a device by its name, without that to think of, there is `open_filesystem`.
         """
         self.device = device
         self.superblock = Superblock.unpack(device.read(0, SUPERBLOCK_SIZE))
@@ -271,7 +272,7 @@ class Filesystem:
         self._tree.instantiate(target)
         self._refuse_if_read_only(f"inode {target.ino}")
         if isinstance(target, ZoneFile):
-            with target.lock:
+            with target.lock if changes.size is None else self._copier.readings.none_of(target):
                 if target.immutable:
                     raise NotPermitted(f"{target.name}: the zone cannot be written")
                 if changes.size is not None:
@@ -349,7 +350,7 @@ class Filesystem:
             self._refuse_if_read_only(zone_file.name)
             if zone_file.immutable:
                 raise NotPermitted(f"{zone_file.name}: the zone cannot be written")
-        with zone_file.lock:
+        with self._copier.readings.none_of(zone_file) if truncate else zone_file.lock:
             if handle.writable:
                 self._open_for_writing(zone_file)
             try:
@@ -549,19 +550,14 @@ class Filesystem:
             raise BadHandle(f"handles {source} and {destination} are not open for a copy")
         if source_offset < 0 or destination_offset < 0 or length < 0:
             raise InvalidRequest(f"copy of {length} bytes from {source_offset} to {destination_offset}")
-        with locked((reader.file, writer.file)):
+        with Locks((reader.file, writer.file)) as locks:
             length = self._copier.check(reader.file, source_offset, writer.file, destination_offset, length)
             if not length:
                 return 0
             piece = Source(reader.file, source_offset, length, reader.keep_atime)
-            done = (
-                self._copier.copy(self.copy_engine, [piece], writer.file, destination_offset)
-                if wait
-                else self._copier.copy_now(self.copy_engine, piece, writer.file, destination_offset)
-            )
-            if done is None:
+            if not wait and self._copier.waits(self.copy_engine, piece, writer.file, destination_offset):
                 return None
-            result, verdicts = done
+            result, verdicts = self._copier.copy(self.copy_engine, [piece], writer.file, destination_offset, locks)
         for file, verdict in verdicts:
             self._announce(file, verdict)
         if result.error is not None and not result.completed:
@@ -580,9 +576,9 @@ class Filesystem:
         *destination_offset* None is the write pointer of a sequential file. *caller* must be allowed to read the
         sources. All is checked before the first byte is copied. Raises, with nothing changed: BadHandle;
         InvalidRequest (number of ranges, a length of 0, what is no multiple of the block size, past the end of a
-        source, overlapping, not at the write pointer), NoSuchFile, IsADirectory, AccessDenied, NotPermitted,
-        ReadOnlyFilesystem, BeyondCapacity (too much for the destination). An error of the device is returned, the
-        ``errors=`` action taken.
+        source, overlapping, not at the write pointer, more than ``copy.abi.MAX_TOTAL_BYTES``), NoSuchFile,
+        IsADirectory, AccessDenied, NotPermitted, ReadOnlyFilesystem, BeyondCapacity (too much for the destination). An
+        error of the device is returned, the ``errors=`` action taken.
         """
         writer = self._opened(destination)
         if not writer.writable:
@@ -592,9 +588,9 @@ class Filesystem:
             raise InvalidRequest(f"copy of {len(sources)} ranges: there can be 1 to {MAX_COPY_NR_RANGES}")
         check_pieces([source[1:] for source in sources], destination_offset or 0, target.block_size)
         pieces = [Source(self._readable(inode, caller), offset, length) for inode, offset, length in sources]
-        with locked((target, *(piece.file for piece in pieces))):
+        with Locks((target, *(piece.file for piece in pieces))) as locks:
             offset = self._copier.check_ranges(pieces, target, destination_offset)
-            result, verdicts = self._copier.copy(self.copy_engine, pieces, target, offset)
+            result, verdicts = self._copier.copy(self.copy_engine, pieces, target, offset, locks)
         for file, verdict in verdicts:
             self._announce(file, verdict)
         return RangesCopied(offset, share_out(result.completed, [piece.length for piece in pieces]), result.error)

@@ -13,7 +13,7 @@ import functools
 import logging
 import os
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from typing import Any, TypeVar, cast
 
@@ -81,6 +81,8 @@ class Operations(pyfuse3.Operations):
         self._waits = filesystem.info.waits
         self._gates: dict[int, deque[trio.Event]] = {}
         """Of the files that a worker thread is busy with, by inode number: whose turn it is, and who comes after."""
+        self._readings: Counter[int] = Counter()
+        """How many copies read from a sequential file without holding its gate: a truncation waits for them."""
         self._files: dict[int, int] = {}
         """Inode numbers by handle."""
         self._numbers: dict[int, int] = {}
@@ -97,9 +99,13 @@ class Operations(pyfuse3.Operations):
 
     async def _call(self, ino: int, function: Callable[..., R], *args: Any) -> R:
         """Call *function* for the file *ino*: in place if it cannot wait and nothing of that file is under way."""
-        if not self._waits and ino not in self._gates:
+        if self._is_free(ino):
             return function(*args)
         return await self._call_on_worker(ino, function, *args)
+
+    def _is_free(self, ino: int) -> bool:
+        """Whether a call for the file *ino* cannot wait, as far as others use it, and the device itself."""
+        return not self._waits and ino not in self._gates and not self._readings[ino]
 
     def _call_on_worker(self, ino: int, function: Callable[..., R], *args: Any) -> Coroutine[Any, Any, R]:
         """Call *function* in a worker thread, when it is the turn of who calls this now."""
@@ -357,7 +363,7 @@ class Operations(pyfuse3.Operations):
         try:
             sequential = self._fs.is_sequential(ino)
             self._passthrough.check_open(ino, number, flags, sequential=sequential)
-            if not self._waits and not flags & os.O_TRUNC and ino not in self._gates:
+            if not flags & os.O_TRUNC and self._is_free(ino):
                 self._reply_open(request, ino, number, self._fs.open(ino, flags, uid), flags, sequential)
                 return None
         except Exception as exc:
@@ -395,7 +401,7 @@ class Operations(pyfuse3.Operations):
     ) -> int | None:
         """Answer a read: in place if no disk is needed for it."""
         ino = self._files[handle]
-        if not self._waits and ino not in self._gates:
+        if self._is_free(ino):
             try:
                 done = self._fs.read_now(handle, offset, buffer, direct)
             except Exception as exc:
@@ -413,7 +419,7 @@ class Operations(pyfuse3.Operations):
         if append:
             # The kernel has put its idea of the file's end there; what the application gave is lost.
             offset = 0
-        if not self._waits and not sync and ino not in self._gates and not self._passthrough.is_split(ino):
+        if not sync and self._is_free(ino) and not self._passthrough.is_split(ino):
             try:
                 return self._fs.write(handle, offset, data, direct, append, False)
             except Exception as exc:
@@ -439,16 +445,43 @@ class Operations(pyfuse3.Operations):
             return -InvalidRequest.errno
         files = {self._files[source], self._files[target]}
         arguments = (source, source_offset, target, offset, min(length, MOST_PER_REPLY))
-        in_place = not self._waits and self._gates.keys().isdisjoint(files)
-        if in_place and not self._passthrough.is_split(self._files[target]):
+        if all(map(self._is_free, files)) and not self._passthrough.is_split(self._files[target]):
             try:
                 copied = self._fs.copy_range_now(*arguments)
             except Exception as exc:
                 return -self._errno("copy_file_range", exc)
             if copied is not None:
                 return copied
-        copy = self._call_in_turn(self._gate(*files), self._fs.copy_range, *arguments)
+        copy = self._copy_between(self._files[target], files, self._fs.copy_range, *arguments)
         return self._start("copy_file_range", request, self._after_write(copy, target, sync=False), door.reply_written)
+
+    def _copy_between(
+        self, target: int, files: Iterable[int], copy: Callable[..., R], *arguments: Any
+    ) -> Coroutine[Any, Any, R]:
+        """Call *copy*, which copies to *target* from among *files*, on a worker, when it is its turn.
+
+        The gates of sequential sources are passed, but not held: the core holds their locks for a moment only.
+        """
+        read = {ino for ino in files if ino != target and self._fs.is_sequential(ino)}
+        held = self._gate(*({target, *files} - read))
+        return self._copy_in_turn(held, self._gate(*read), read, copy, *arguments)
+
+    async def _copy_in_turn(
+        self,
+        held: contextlib.AbstractAsyncContextManager[None],
+        passed: contextlib.AbstractAsyncContextManager[None],
+        read: Iterable[int],
+        copy: Callable[..., R],
+        *arguments: Any,
+    ) -> R:
+        async with held:
+            async with passed:
+                self._readings.update(read)
+            try:
+                return await trio.to_thread.run_sync(copy, *arguments, limiter=self._limiter)
+            finally:
+                self._readings.subtract(read)
+                self._readings += Counter()  # drops what is 0
 
     def on_ioctl(
         self, request: int, handle: int, command: int, flags: int, data: bytes, size: int, uid: int, gid: int, pid: int
@@ -472,10 +505,7 @@ class Operations(pyfuse3.Operations):
         cached = [ino for ino, sequential in files.items() if not sequential]
         if cached:
             await self._forget(cached)
-        async with self._gate(*files):
-            answer = await trio.to_thread.run_sync(
-                self._copy_ranges_for, handle, data, copy, uid, gid, pid, limiter=self._limiter
-            )
+        answer = await self._copy_between(target, files, self._copy_ranges_for, handle, data, copy, uid, gid, pid)
         await self._forget([target], attributes_of=files)
         return answer
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import trio
 
-from zonefs_py.config import FuseOptions
+from zonefs_py.config import FILESYSTEM_SUBTYPE, FuseOptions
 from zonefs_py.errors import MountError
 from zonefs_py.fs.filesystem import Filesystem
 from zonefs_py.fuse import door
@@ -22,8 +22,6 @@ from zonefs_py.fuse.passthrough import Passthrough
 
 log = logging.getLogger(__name__)
 
-SUBTYPE = "zonefs-py"
-FILESYSTEM_TYPE = f"fuse.{SUBTYPE}"
 MAX_TASKS = 64
 
 
@@ -67,7 +65,7 @@ def _session_options(filesystem: Filesystem, options: FuseOptions) -> set[str]:
     # pyfuse3 takes ASCII only. Then libfuse's own escapes: its options are separated by commas.
     name = os.fsencode(filesystem.info.name).decode("ascii", "backslashreplace")
     source = name.replace("\\", "\\\\").replace(",", "\\,")
-    chosen = {"default_permissions", f"fsname={source}", f"subtype={SUBTYPE}", *options.kernel_flags}
+    chosen = {"default_permissions", f"fsname={source}", f"subtype={FILESYSTEM_SUBTYPE}", *options.kernel_flags}
     if filesystem.options.read_only:
         chosen.add("ro")
     # The kernel's own file systems are there for everybody, and modes decide. A plain user's FUSE mount is not.

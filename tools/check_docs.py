@@ -2,7 +2,8 @@
 
 Links lead somewhere; every file, test, command and option that is mentioned exists; README lists all commands;
 ``python`` examples run; ``console`` examples are run in a shell, one session a document, and print what is shown
-(``...`` in a line stands for any text, on a line of its own for any lines). Examples fenced as ``sh`` are for reading.
+(``...`` in a line stands for any text, on a line of its own for any lines). Files beside a
+document below docs/examples are there when its examples run. Examples fenced as ``sh`` are for reading.
 
 With ``--show`` the real output of every console example is printed, to be pasted.
 """
@@ -121,8 +122,9 @@ def check_commands(document: Path, text: str, outcome: Outcome) -> None:
         for name, rest in COMMAND.findall(re.sub(r"\$\([^)]*\)", "", span)):
             where = f"{document.relative_to(ROOT)}: zonefs-py {name}"
             words = [name]
-            if name == "zone" and (action := re.match(r"\s+([a-z]+)\b", rest)):
+            if name in ("zone", "snapshot") and (action := re.match(r"\s+([a-z]+)\b", rest)):
                 words.append(action[1])
+            rest, _, _ = rest.partition(" -- ")  # what follows is for another program
             helped = help_of(*words) if name in commands() else None
             outcome.check(helped is not None, f"{where}{rest}: there is no such command")
             for option in OPTION.findall(rest) if helped else ():
@@ -266,6 +268,8 @@ def check_examples(document: Path, text: str, outcome: Outcome, show: bool) -> N
             with tempfile.TemporaryDirectory(prefix="zonefs-py-docs-") as directory:
                 run_python(document, body, Path(directory), outcome)
     work = Path(tempfile.mkdtemp(prefix="zonefs-py-docs-"))
+    if ROOT / "docs/examples" in document.parents:
+        shutil.copytree(document.parent, work, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
     try:
         if console and not os.access("/dev/fuse", os.R_OK | os.W_OK):
             outcome.skips.append(f"{document.relative_to(ROOT)}: console examples: /dev/fuse cannot be opened")

@@ -35,6 +35,7 @@ class MountOptions:
 
 
 COPY_CHOICES = ("auto", "device", "reflink", "host", "emulate")
+PASSTHROUGH_CHOICES = ("auto", "on", "off")
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ class FuseOptions:
     """None: as the kernel's own file systems are, that is open to everybody, if root mounts."""
     allow_root: bool = False
     kernel_flags: frozenset[str] = frozenset()
+    passthrough: str = "auto"
+    """Whether the kernel may read zone files past us: one of `PASSTHROUGH_CHOICES`; ``on`` refuses to mount if not."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +131,12 @@ def _copy(request: MountRequest, value: str | None) -> MountRequest:
     return replace(request, filesystem=replace(request.filesystem, copy=value))
 
 
+def _passthrough(request: MountRequest, value: str | None) -> MountRequest:
+    if value not in PASSTHROUGH_CHOICES:
+        raise OptionError(f"mount option passthrough={value or ''}: choose one of {', '.join(PASSTHROUGH_CHOICES)}")
+    return replace(request, fuse=replace(request.fuse, passthrough=value))
+
+
 def _log(request: MountRequest, value: str | None) -> MountRequest:
     if not value:
         raise OptionError("mount option log: write log=FILE")
@@ -173,6 +182,11 @@ _ROWS = (
         lambda r: "allow_root" if r.fuse.allow_root else None,
     ),
     _Row("copy", _copy, lambda r: f"copy={r.filesystem.copy}" if r.filesystem.copy != "auto" else None),
+    _Row(
+        "passthrough",
+        _passthrough,
+        lambda r: f"passthrough={r.fuse.passthrough}" if r.fuse.passthrough != "auto" else None,
+    ),
     _Row("log", _log, lambda r: f"log={r.log_file}" if r.log_file else None),
     _Row("remount", _remount, lambda r: "remount" if r.remount else None),
 )

@@ -98,6 +98,10 @@ class NoSuchFile(ZonefsError, errno=errno.ENOENT):
     """No such name, or a name that zonefs never has."""
 
 
+class StaleNode(ZonefsError, errno=errno.ESTALE):
+    """The file has another inode now; a look-up finds it. The kernel makes one by itself."""
+
+
 class NameTooLong(ZonefsError, errno=errno.ENAMETOOLONG):
     """More bytes than a zonefs name can have."""
 
@@ -213,6 +217,15 @@ def is_disconnected(exc: OSError) -> bool:
     return exc.errno in (errno.ENOTCONN, errno.ECONNABORTED)
 
 
+def why_no_passthrough(exc: OSError) -> str:
+    """Return why the kernel refused a backing file with *exc*, in words for a user."""
+    if exc.errno == errno.EPERM:
+        return "it takes the capability CAP_SYS_ADMIN, outside of user namespaces"
+    if exc.errno == errno.ELOOP:
+        return "the device lies on a file system that is stacked on another one, such as overlayfs"
+    return f"the kernel refuses the device's files: {exc.strerror}"
+
+
 def is_busy(exc: OSError) -> bool:
     """Whether *exc* says that somebody else uses a device, or has locked it."""
     return exc.errno in (errno.EBUSY, errno.EAGAIN)
@@ -226,6 +239,16 @@ def is_write_protected(exc: OSError) -> bool:
 def is_out_of_descriptors(exc: OSError) -> bool:
     """Whether *exc* says that this process or the system has no more file descriptors."""
     return exc.errno in (errno.EMFILE, errno.ENFILE)
+
+
+def is_unsupported(exc: OSError) -> bool:
+    """Whether *exc* says that a file, or its file system, cannot do such a thing at all."""
+    return exc.errno in (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENOTTY)
+
+
+def would_wait(exc: OSError) -> bool:
+    """Whether *exc* says that what was asked for cannot be done at once."""
+    return exc.errno == errno.EAGAIN
 
 
 def is_not_possible(exc: OSError) -> bool:

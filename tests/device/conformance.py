@@ -298,6 +298,26 @@ class ZonedDeviceConformance:
             )
             assert zone_of(device, zone.number) == zone
 
+    def test_single_bytes_of_conventional_zones_can_be_written(self, make: Make) -> None:
+        shape = geometry(conventional=3)
+        device = make(shape)
+        end = 3 * shape.zone_size
+        model = bytearray(end)
+        block = shape.block_size
+        for offset, length in (
+            (0, 1),
+            (5, block),
+            (block - 1, 2),
+            (shape.zone_size - 3, 7),
+            (2 * block, block),
+            (shape.zone_size + 1, shape.zone_size),
+            (end - 1, 1),
+        ):
+            data = bytes((offset + more) % 251 + 1 for more in range(length))
+            device.write_bytes(offset, memoryview(data))
+            model[offset : offset + length] = data
+        assert device.read(0, end) == model
+
     def test_neighbouring_conventional_zones_are_one_for_data(self, make: Make) -> None:
         device = make(replace(self.sequential, nr_conventional=3))
         size = 3 * self.sequential.zone_size
@@ -352,6 +372,24 @@ class ZonedDeviceConformance:
                 with pytest.raises(ValueError, match="zone"):
                     device.zone_mgmt(op, number)
         assert device.report_zones() == before
+
+    def test_reads_without_waiting_give_what_reads_give_or_nothing(self, make: Make, shape: Geometry) -> None:
+        device = make(shape)
+        number = shape.nr_conventional % shape.nr_zones
+        start = zone_of(device, number).start
+        device.write(start, pattern(start, 3 * shape.block_size))
+        # Never written: the end of what is stored lies in the middle.
+        length = 4 * shape.block_size
+        buffer = bytearray(b"x" * length)
+        if device.read_into_now(start, memoryview(buffer)):
+            assert buffer == device.read(start, length)
+        else:
+            device.read(start, length)
+            assert device.read_into_now(start, memoryview(buffer)), "what was just read must be at hand"
+            assert buffer == device.read(start, length)
+        device.force_condition(number, ZoneCondition.OFFLINE)
+        with pytest.raises(DeviceError):
+            device.read_into_now(start, memoryview(buffer))
 
     def test_any_bytes_like_object_is_written_and_not_kept(self, make: Make) -> None:
         device = make(self.sequential)

@@ -32,7 +32,7 @@ from zonefs_py.errors import (
     OpenZonesExhausted,
     UserError,
 )
-from zonefs_py.zone import Geometry, ZoneCondition, ZoneOp
+from zonefs_py.zone import CopyMethod, CopyRange, Geometry, ZoneCondition, ZoneOp
 
 from .conformance import KIB, geometry, pattern, write_blocks, zone_of
 
@@ -1032,3 +1032,65 @@ def test_other_zones_do_not_wait_for_a_reset(tmp_path: Path, monkeypatch: pytest
         written.set()
         resetter.join(30)
         assert device.report_zones(first, 1)[0].condition is ZoneCondition.EMPTY
+
+
+def test_a_reflink_waits_for_what_is_not_on_the_disk(path: Path) -> None:
+    source, target = FIRST * SIZE, (FIRST + 1) * SIZE
+
+    with open_device(path) as device:
+
+        def waits(source: int, target: int, method: CopyMethod = CopyMethod.REFLINK) -> bool:
+            return device.copy_waits([CopyRange(source, target, BLOCK)], method)
+
+        device.write(source, bytes(BLOCK))
+        device.write(0, bytes(BLOCK))
+        assert waits(source, target)
+        assert waits(0, target)
+        device.flush(FIRST)
+        assert not waits(source, target)
+        assert not waits(target, source), "a sequential zone is extended: what was written before does not matter"
+        assert waits(source, 0), "in a conventional zone it does"
+        assert waits(source, target, CopyMethod.HOST), "the host copies data, and that takes its time"
+        device.flush()
+        assert not waits(source, 0)
+
+
+def test_a_backing_file_is_the_zone(path: Path) -> None:
+    with open_device(path) as device:
+        withdrawn: list[int] = []
+        device.watch_backing(withdrawn.extend)
+        for number, zone in ((0, 0), (FIRST, FIRST * SIZE)):
+            descriptor = device.backing_descriptor(number)
+            assert descriptor is not None
+            try:
+                with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
+                    os.pwrite(descriptor, b"x", 0)
+                conventional = number == 0
+                assert os.fstat(descriptor).st_size == (SIZE if conventional else 0)
+                device.write(zone, pattern(zone, 2 * BLOCK))
+                assert os.pread(descriptor, 2 * SIZE, 0) == device.read(zone, SIZE if conventional else 2 * BLOCK)
+                if not conventional:
+                    device.zone_mgmt(ZoneOp.FINISH, number)
+                    assert os.pread(descriptor, 2 * SIZE, 0) == device.read(zone, CAPACITY)
+                    device.zone_mgmt(ZoneOp.RESET, number)
+                    assert os.fstat(descriptor).st_size == 0
+                device.force_condition(number, ZoneCondition.READONLY)
+                device.force_condition(number, None)
+                assert withdrawn == []
+                device.force_conditions([number, 5], ZoneCondition.OFFLINE)
+                assert withdrawn == [number, 5]
+                assert device.backing_descriptor(number) is None
+                device.force_conditions([number, 5], None)
+                withdrawn.clear()
+            finally:
+                os.close(descriptor)
+        device.watch_backing(None)
+        device.force_condition(FIRST, ZoneCondition.OFFLINE)
+        assert withdrawn == []
+
+
+def test_a_backing_file_that_cannot_be_opened_is_an_error_of_the_device(path: Path) -> None:
+    with open_device(path) as device:
+        zone_file(path, FIRST).rename(path / "elsewhere")
+        with pytest.raises(DeviceError):
+            device.backing_descriptor(FIRST)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.passthrough import with_passthrough
 from zonefs_py.control.client import ask
 
 if TYPE_CHECKING:
@@ -166,6 +167,7 @@ class Mounts:
         path.mkdir(exist_ok=True)
         log_file = self._directory / f"daemon{self._made}.log"
         self._made += 1
+        options = with_passthrough(options)
         words = ["-o", options] if options else []
         run(ZONEFS_PY, "mount", device, path, "--log-file", log_file, *words)
         self._mounts[path] = LiveMount(path, log_file, ask(str(path), {"request": "ping"})["pid"])

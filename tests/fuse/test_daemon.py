@@ -814,6 +814,22 @@ def test_a_plain_users_files_can_be_their_own(plain: PlainUser) -> None:
     assert plain.zonefs_py("umount", "mnt").returncode == 0
 
 
+def test_a_plain_users_reads_go_through_the_daemon(plain: PlainUser) -> None:
+    """Passthrough takes a capability that they have not: they are told if they insist, else it is left out."""
+    mnt = plain.make_directory("mnt")
+    plain.zonefs_py("create", "disk", "--zones", "4", "--zone-size", "256K")
+    plain.zonefs_py("mkfs", "disk", "-o", f"uid={PLAIN_UID},gid={PLAIN_UID}")
+    insisting = plain.zonefs_py("mount", "disk", "mnt", "-o", "log=daemon.log,passthrough=on")
+    line = refused(insisting, "passthrough=on is not possible")
+    assert not is_mounted(mnt)
+    assert plain.zonefs_py("mount", "disk", "mnt", "-o", "log=daemon.log,passthrough=auto").returncode == 0
+    capabilities = json.loads(plain.zonefs_py("info", "mnt", "--format", "json").stdout)["capabilities"]
+    assert capabilities["passthrough"] is False
+    assert capabilities["no_passthrough_because"] in line
+    assert plain.run("cat", "mnt/seq/0").stdout == ""
+    assert plain.zonefs_py("umount", "mnt").returncode == 0
+
+
 GATHER = """
 import os, sys
 from zonefs_py import CopyRangesError, copy_ranges

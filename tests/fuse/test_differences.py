@@ -212,7 +212,8 @@ def test_access_time_options(device_dir: DeviceFactory, mounted: Mounts) -> None
     assert (mnt / "seq/0").stat().st_atime_ns > 1
 
 
-def test_shared_mapping(mnt: Path) -> None:
+def test_shared_mapping(device_dir: DeviceFactory, mounted: Mounts) -> None:
+    mnt = mounted(device_dir(), "passthrough=off")
     with opened(mnt / "seq/0", os.O_RDWR | os.O_DIRECT) as file:
         os.pwrite(file, block_of(b"a"), 0)
         for protection in (mmap.PROT_READ, mmap.PROT_READ | mmap.PROT_WRITE):

@@ -17,6 +17,7 @@ from zonefs_py.device.memory import MemoryDevice
 from zonefs_py.fs.filesystem import Filesystem
 from zonefs_py.fs.format import format_device
 from zonefs_py.fuse.operations import Operations
+from zonefs_py.fuse.passthrough import Passthrough
 from zonefs_py.zone import Geometry
 
 BLOCK = 4096
@@ -32,7 +33,7 @@ class Served:
         format_device(inner, FormatOptions())
         device = CopyDevice(inner)
         self.fs = Filesystem(device, MountOptions())
-        self.operations = Operations(self.fs)
+        self.operations = Operations(self.fs, Passthrough(self.fs, "off"))
         self.started, self.go_on = threading.Event(), threading.Event()
         for name in ("seq/0", "seq/3"):
             self.fs.write(self.open(name), 0, random_bytes(8 * BLOCK, 1))
@@ -49,7 +50,12 @@ class Served:
         return handle
 
     async def copy_range(self) -> int:
-        return await self.operations._copy_on_worker(self.open("seq/0"), 0, self.open("seq/1"), 0, 8 * BLOCK, 0)
+        source, target = self.open("seq/0"), self.open("seq/1")
+        assert self.fs.copy_range_now(source, 0, target, 0, 8 * BLOCK) is None, "the device cannot tell"
+        files = [self.operations._files[handle] for handle in (source, target)]
+        copy = self.operations._copy_between(files[1], files, self.fs.copy_range, source, 0, target, 0, 8 * BLOCK)
+        copied: int = await copy
+        return copied
 
     async def gather(self) -> int:
         sources = tuple(SourceRange(self.fs.resolve(name), 0, 4 * BLOCK) for name in ("seq/3", "seq/0"))

@@ -198,3 +198,16 @@ def test_any_text_is_format_options_or_a_user_error(text: str) -> None:
         return
     assert options.permissions is None or 0 <= options.permissions <= 0o777
     assert options.uid is None or 0 <= options.uid < 0xFFFFFFFF
+
+
+@pytest.mark.parametrize("value", ["auto", "on", "off"])
+def test_passthrough(value: str) -> None:
+    request = parse_mount_options(f"passthrough={value}")
+    assert request.fuse.passthrough == value
+    assert parse_mount_options(format_mount_options(request)) == request
+
+
+@pytest.mark.parametrize("text", ["passthrough", "passthrough=", "passthrough=yes"])
+def test_passthrough_is_one_of_three(text: str) -> None:
+    with pytest.raises(UserError, match="choose one of auto, on, off"):
+        parse_mount_options(text)

@@ -65,6 +65,7 @@ def mount(
       ro, rw           read-only or read-write (rw)
     and for FUSE:
       allow_other, noallow_other   other users may use the mount (root's: yes, others': no)
+      passthrough=auto|on|off   the kernel serves reads from the zones' files itself: if it can, or must, or not
       allow_root, log=FILE, nosuid, nodev, noexec and other flags of mount(8)
     """
     return run_mount(MountCommand(device, mountpoint, ",".join(options), log_file, foreground, log_level))
@@ -112,10 +113,11 @@ def serve_mount(command: MountCommand, request: MountRequest, say_ready: Callabl
         now = filesystem.options
         return format_mount_options(replace(request, filesystem=replace(now, read_only=filesystem.read_only)))
 
-    def on_ready() -> None:
+    def on_ready(no_passthrough: str | None) -> None:
+        why = {} if no_passthrough is None else {"no_passthrough_because": no_passthrough}
         fuse = {
             "versions": {"libfuse": libfuse_version()},
-            "capabilities": {"passthrough": False, "copy_file_range": True},
+            "capabilities": {"passthrough": no_passthrough is None, **why, "copy_file_range": True},
         }
         control.append(server.start(filesystem, command.mountpoint, options, fuse))
         log.info("%s: mounted at %s (%s)", command.device, command.mountpoint, options())

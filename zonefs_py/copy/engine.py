@@ -181,6 +181,13 @@ class CopyEngine:
             joined.append(Step(engine, tuple(ranges)))
         return joined
 
+    def waits(self, ranges: Sequence[CopyRange]) -> bool:
+        """Whether a copy of *ranges* now may wait for a disk, or takes its time because data is moved by us."""
+        return any(
+            engine is Engine.EMULATE or self._device.copy_waits(pieces, _METHODS[engine])
+            for engine, pieces in self.plan(ranges)
+        )
+
     def copy(self, ranges: Sequence[CopyRange]) -> CopyResult:
         """Copy *ranges* in order, whose destinations follow each other; never raises DeviceError.
 

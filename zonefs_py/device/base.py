@@ -68,6 +68,15 @@ class ZonedDevice(ABC):
         """Fill *buffer* with what is at *offset*. Raises DeviceError, and then the buffer may hold anything."""
         buffer[:] = self.read(offset, len(buffer))
 
+    def read_into_now(self, offset: int, buffer: memoryview) -> bool:
+        """Do `read_into` if the data can be had without waiting for a disk; return whether it was done.
+
+        False says nothing but that: the buffer may then hold anything. A device that cannot tell reads. Raises
+        DeviceError as `read_into` does.
+        """
+        self.read_into(offset, buffer)
+        return True
+
     @property
     def generation(self) -> int:
         """How often it has changed what lies where below this device; it only grows.
@@ -104,6 +113,50 @@ class ZonedDevice(ABC):
         (a device error must not be hidden by one).
         """
         raise ValueError(f"{self.info.name} cannot copy by {method.value}")
+
+    def copy_waits(self, ranges: Sequence[CopyRange], method: CopyMethod) -> bool:
+        """Whether `copy` with these arguments may wait for a disk, as far as that is known beforehand.
+
+        A device that cannot tell says yes.
+        """
+        return True
+
+    def write_bytes(self, offset: int, data: bytes | bytearray | memoryview) -> None:
+        """Write *data*, of any length, at any *offset* in conventional zones.
+
+        Where a block is written in part, the rest of it is written as it was read; a device that can write single
+        bytes does that instead. Raises DeviceError; some of *data* may be written then.
+        """
+        block = self.info.block_size
+        before = offset % block
+        end = offset + len(data)
+        after = -end % block
+        if before or after:
+            # As the page cache would do it for the kernel.
+            head = self.read(offset - before, block)[:before] if before else b""
+            tail = self.read(end + after - block, block)[block - after :] if after else b""
+            data = head + data + tail
+        self.write(offset - before, data)
+
+    def backing_descriptor(self, number: int) -> int | None:
+        """Return a new descriptor, the caller's to close, of a file that is zone *number*; None if there is none.
+
+        The file holds what `read` gives, byte by byte, and its size is the write pointer of a sequential zone, the
+        capacity of a conventional one: now and from now on, through all that is done to the zone, until `watch_backing`
+        tells otherwise. Reading the file is as good as reading the zone then. It is never to be written.
+
+        None too for an offline zone. Raises DeviceError if the file cannot be opened.
+        """
+        return None
+
+    def watch_backing(  # noqa: B027  (not abstract: a device without backing files has nothing to tell)
+        self, withdrawn: Callable[[Iterable[int]], None] | None
+    ) -> None:
+        """Have *withdrawn* called with numbers of zones whose files from `backing_descriptor` must be used no more.
+
+        It is called in any thread, with no lock held, after the fact and before the call that led to it returns. There
+        is one watcher; None: no more. A device without backing files never calls.
+        """
 
     def copy_out(self, number: int, length: int, descriptor: int, progress: Callable[[int], None]) -> bool:
         """Copy the first *length* bytes of zone *number* into a file of the host, without their passing through us.

@@ -54,6 +54,9 @@ class ZoneStore(Protocol):
     def read_into(self, number: int, offset: int, buffer: memoryview) -> int:
         """Read into *buffer*; return how many bytes there were, fewer at the end of what is stored."""
 
+    def read_into_now(self, number: int, offset: int, buffer: memoryview) -> int | None:
+        """Do `read_into`, or return None if that would wait for a disk."""
+
     def write(self, number: int, offset: int, data: memoryview) -> None:
         """Store all of *data*; on OSError some of it may be stored."""
 
@@ -66,6 +69,9 @@ class ZoneStore(Protocol):
     def can_copy(self, source_offset: int, destination_offset: int, length: int, method: CopyMethod) -> bool:
         """Whether *method* can copy such a piece, for its alignment."""
 
+    def copy_waits(self, source: int, destination: int, method: CopyMethod) -> bool:
+        """Whether *method* may wait for a disk in a copy between these zones."""
+
     def size(self, number: int) -> int:
         """Return the stored size of a zone."""
 
@@ -77,6 +83,9 @@ class ZoneStore(Protocol):
 
     def save(self, description: DeviceDescription) -> None:
         """Make *description* durable."""
+
+    def descriptor(self, number: int) -> int | None:
+        """Return a new descriptor of the file that holds a zone, for reading; None if zones are not in files."""
 
     def close(self) -> None:
         """Let go of everything."""
@@ -97,6 +106,7 @@ class EmulatedDevice(ZonedDevice):
         """Guards ``_conditions`` and ``_writing`` (null_blk's zone_res_lock), and no I/O but a look at a size."""
         self._description_lock = threading.Lock()
         """Guards ``_description``, and the order in which it is saved. Taken before ``_lock``."""
+        self._withdrawn: Callable[[Iterable[int]], None] | None = None
         self._writing: set[int] = set()
         """Sequential zones with a write under way, whose stored size says nothing."""
         for number, condition in description.forced.items():
@@ -153,16 +163,27 @@ class EmulatedDevice(ZonedDevice):
         return data if len(data) == length else data + bytes(length - len(data))
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
+        self._read_into(offset, buffer, self._store.read_into)
+
+    def read_into_now(self, offset: int, buffer: memoryview) -> bool:
+        return self._read_into(offset, buffer, self._store.read_into_now)
+
+    def _read_into(self, offset: int, buffer: memoryview, read: Callable[[int, int, memoryview], int | None]) -> bool:
+        """Fill *buffer* by *read*, which returns how much the store has, or None: then this returns False."""
         done = 0
         for number, within, length in self._spans(offset, len(buffer)):
-            piece = buffer[done : done + length]
+            piece = buffer[done : done + length] if length < len(buffer) else buffer
             self._check_readable(number)
             try:
-                got = self._store.read_into(number, within, piece)
+                got = read(number, within, piece)
             except OSError as exc:
                 raise from_os_error(exc, f"zone {number}: read of {length} bytes at {within}") from exc
-            piece[got:] = bytes(length - got)
+            if got is None:
+                return False
+            if got < length:
+                piece[got:] = bytes(length - got)
             done += length
+        return True
 
     def _check_readable(self, number: int) -> None:
         if self._conditions.condition(number) is ZoneCondition.OFFLINE:
@@ -179,6 +200,12 @@ class EmulatedDevice(ZonedDevice):
         return all(
             self._store.can_copy(self._place(source).offset, self._place(destination).offset, length, method)
             for source, destination, length in ranges
+        )
+
+    def copy_waits(self, ranges: Sequence[CopyRange], method: CopyMethod) -> bool:
+        return any(
+            self._store.copy_waits(self._place(source).number, self._place(destination).number, method)
+            for source, destination, _ in ranges
         )
 
     def copy(self, ranges: Sequence[CopyRange], method: CopyMethod, generation: int | None = None) -> None:
@@ -234,6 +261,21 @@ class EmulatedDevice(ZonedDevice):
             else:
                 self._write_sequential(number, within, piece)
             done += length
+
+    def write_bytes(self, offset: int, data: bytes | bytearray | memoryview) -> None:
+        self._check_writable()
+        geometry = self._geometry
+        view = memoryview(data)
+        if offset < 0 or offset + len(view) > geometry.size:
+            raise ValueError(f"{len(view)} bytes at {offset}: not within {geometry.size}")
+        done = 0
+        while done < len(view):
+            number, within = divmod(offset + done, geometry.zone_size)
+            if not geometry.is_conventional(number):
+                raise ValueError(f"{len(view)} bytes at {offset}: not in conventional zones")
+            piece = view[done : done + geometry.size_of(number) - within]
+            self._write_conventional(number, within, piece)
+            done += len(piece)
 
     def _write_conventional(self, number: int, within: int, piece: memoryview) -> None:
         self._check_conventional(number)
@@ -352,6 +394,19 @@ class EmulatedDevice(ZonedDevice):
             with self._lock:
                 for number in numbers:
                     self._conditions.force(number, condition)
+        if condition is ZoneCondition.OFFLINE and self._withdrawn is not None:
+            self._withdrawn(numbers)
+
+    def backing_descriptor(self, number: int) -> int | None:
+        if self._conditions.condition(number) is ZoneCondition.OFFLINE:
+            return None
+        try:
+            return self._store.descriptor(number)
+        except OSError as exc:
+            raise from_os_error(exc, f"zone {number}: its file cannot be opened") from exc
+
+    def watch_backing(self, withdrawn: Callable[[Iterable[int]], None] | None) -> None:
+        self._withdrawn = withdrawn
 
     def power_cycle(self) -> None:
         """Forget which zones are open, as a loss of power does."""

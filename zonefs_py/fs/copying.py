@@ -143,6 +143,10 @@ class FileCopier:
                 )
         return offset
 
+    def waits(self, engine: CopyEngine, source: Source, target: ZoneFile, offset: int) -> bool:
+        """Whether a `copy` of *source* may wait for a disk, or takes its time."""
+        return engine.waits(gather([(source.file.start + source.offset, source.length)], target.start + offset))
+
     def copy(
         self, engine: CopyEngine, sources: Sequence[Source], target: ZoneFile, offset: int, locks: Locks
     ) -> tuple[CopyResult, list[tuple[ZoneFile, Verdict | None]]]:

@@ -6,13 +6,14 @@ does that for a FUSE mount (default_permissions), by the modes and owners that `
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
-from typing import NoReturn, Self
+from typing import NoReturn, Self, TypeVar
 
 from zonefs_py.config import MountOptions
 from zonefs_py.copy.abi import share_out
@@ -27,6 +28,7 @@ from zonefs_py.errors import (
     DeviceReadOnly,
     InvalidRequest,
     IsADirectory,
+    NoSuchFile,
     NotADirectory,
     NotPermitted,
     ReadOnlyFilesystem,
@@ -34,9 +36,9 @@ from zonefs_py.errors import (
 from zonefs_py.fs.access import READ, ROOT, SEARCH, Caller, permits
 from zonefs_py.fs.attributes import AttributeChanges, Attributes, DirectoryEntry, FilesystemStatistics
 from zonefs_py.fs.copying import FileCopier, Locks, RangesCopied, Source
-from zonefs_py.fs.file import WRITE_BITS, Inode, ZoneFile
+from zonefs_py.fs.file import PERMISSION_BITS, WRITE_BITS, Inode, ZoneFile
 from zonefs_py.fs.mount import Mount, SequentialFileCounters
-from zonefs_py.fs.partial_blocks import read_bytes, write_bytes
+from zonefs_py.fs.partial_blocks import read_bytes, read_bytes_now
 from zonefs_py.fs.recovery import Verdict
 from zonefs_py.fs.repair import Repair
 from zonefs_py.fs.superblock import SUPERBLOCK_SIZE, Superblock
@@ -45,6 +47,8 @@ from zonefs_py.units import SECTOR_SIZE
 from zonefs_py.zone import OPEN_CONDITIONS, DeviceInfo, Zone, ZoneOp
 
 log = logging.getLogger(__name__)
+
+R = TypeVar("R")
 
 
 class _Handle:
@@ -100,6 +104,10 @@ class Filesystem:
         self._closed = False
         self.on_change: Callable[[int], None] | None = None
         """Called, with no lock held, with the number of an inode that an error has changed."""
+        self.on_withdrawn: Callable[[int], None] | None = None
+        """Called, with no lock held and in any thread, with the number of an inode whose file from
+        `backing_descriptor` may be that no more. So may be those of inodes that `on_change` is called for."""
+        device.watch_backing(self._backing_withdrawn)
 
     def _settled_zones(self) -> list[Zone]:
         """Report all zones, having closed those that are open: the count of open zones starts at zero."""
@@ -184,6 +192,11 @@ class Filesystem:
                     raise NotADirectory(f"{path}: not a directory on the way")
                 inode = self._tree.lookup(inode, os.fsencode(part))
         return inode.ino
+
+    def place(self, inode: int) -> tuple[int, bytes]:
+        """Return the directory that the file *inode* is in, and its name there. Raises NoSuchFile, IsADirectory."""
+        file = self._as_file(self._tree.inode(inode))
+        return self._tree.way_to(file)[1].ino, b"%d" % file.index
 
     def readdir(self, directory: int, offset: int = 0, limit: int | None = None) -> list[DirectoryEntry]:
         """Return entries of *directory* from index *offset* on (0 is ``.``, 1 is ``..``), at most *limit* of them."""
@@ -428,6 +441,33 @@ class Filesystem:
 
         *direct* None: as the file was opened. Raises BadHandle, NotPermitted, NotAligned, DeviceError.
         """
+        return self._read(handle, offset, length, direct, self._read_all) or b""
+
+    def read_now(self, handle: int, offset: int, buffer: memoryview, direct: bool | None = None) -> int | None:
+        """Do `read`, into *buffer*, if no disk must be waited for: return the number of bytes, None if one must.
+
+        Nothing has changed then, but for what is in *buffer*.
+        """
+
+        def fill(file: ZoneFile, offset: int, length: int) -> int | None:
+            piece = buffer if length == len(buffer) else buffer[:length]
+            return length if read_bytes_now(self.device, file, offset, piece) else None
+
+        return self._read(handle, offset, len(buffer), direct, fill, 0)
+
+    def _read_all(self, file: ZoneFile, offset: int, length: int) -> bytes:
+        return read_bytes(self.device, file, offset, length)
+
+    def _read(
+        self,
+        handle: int,
+        offset: int,
+        length: int,
+        direct: bool | None,
+        read: Callable[[ZoneFile, int, int], R | None],
+        nothing: R | None = None,
+    ) -> R | None:
+        """Return what *read* gives for what is to be read; *nothing* at or past the end of the file."""
         opened = self._opened(handle)
         if not opened.readable:
             raise BadHandle(f"handle {handle} is not open for reading")
@@ -435,14 +475,14 @@ class Filesystem:
         with file.lock:
             length = file.check_read(offset, length, direct=opened.direct if direct is None else direct)
             if not length:
-                return b""
+                return nothing
             try:
-                data = read_bytes(self.device, file, offset, length)
+                data = read(file, offset, length)
             except DeviceError as exc:
                 error = exc
                 verdict = self._repair.recover(file, exc, was_write=False)
             else:
-                if not opened.keep_atime and not self._mount.read_only:
+                if data is not None and not opened.keep_atime and not self._mount.read_only:
                     file.touch_atime(self._clock())
                 return data
         self._announce(file, verdict)
@@ -485,7 +525,7 @@ class Filesystem:
                     self.device.write(file.start + offset, data)
                     self._mount.set_size(file, file.size + length)
                 else:
-                    write_bytes(self.device, file, offset, data)
+                    self.device.write_bytes(file.start + offset, data)
                 error = None
             except DeviceError as exc:
                 error = exc
@@ -507,6 +547,19 @@ class Filesystem:
         meets the error. Raises BadHandle, InvalidRequest (negative, or overlapping in one file), what
         `ZoneFile.check_copy_destination` raises, DeviceError: then the ``errors=`` action has been taken.
         """
+        copied = self._copy_range(source, source_offset, destination, destination_offset, length, wait=True)
+        assert copied is not None
+        return copied
+
+    def copy_range_now(
+        self, source: int, source_offset: int, destination: int, destination_offset: int, length: int
+    ) -> int | None:
+        """Do `copy_range` if that is over at once, without a wait for a disk; else return None, and nothing is done."""
+        return self._copy_range(source, source_offset, destination, destination_offset, length, wait=False)
+
+    def _copy_range(
+        self, source: int, source_offset: int, destination: int, destination_offset: int, length: int, *, wait: bool
+    ) -> int | None:
         reader, writer = self._opened(source), self._opened(destination)
         if not reader.readable or not writer.writable or writer.append:
             raise BadHandle(f"handles {source} and {destination} are not open for a copy")
@@ -516,8 +569,10 @@ class Filesystem:
             length = self._copier.check(reader.file, source_offset, writer.file, destination_offset, length)
             if not length:
                 return 0
-            sources = [Source(reader.file, source_offset, length, reader.keep_atime)]
-            result, verdicts = self._copier.copy(self.copy_engine, sources, writer.file, destination_offset, locks)
+            piece = Source(reader.file, source_offset, length, reader.keep_atime)
+            if not wait and self._copier.waits(self.copy_engine, piece, writer.file, destination_offset):
+                return None
+            result, verdicts = self._copier.copy(self.copy_engine, [piece], writer.file, destination_offset, locks)
         for file, verdict in verdicts:
             self._announce(file, verdict)
         if result.error is not None and not result.completed:
@@ -564,6 +619,40 @@ class Filesystem:
             raise AccessDenied(f"{file.name}: user {caller.uid} may not read it")
         self._tree.instantiate(file)
         return file
+
+    # Reads that pass us by
+
+    def backing_descriptor(self, handle: int) -> int | None:
+        """Return a new descriptor, the caller's to close, of a host file to read in place of the open file.
+
+        It is as good as `read`, and its size as that of the file, until `on_withdrawn` or `on_change` is called for
+        the file: ask again then. None: there is no such file, or the file may not be read now. Raises BadHandle,
+        DeviceError.
+        """
+        file = self._opened(handle).file
+        with file.lock:
+            if file.nr_zones != 1 or (file.immutable and not file.mode & PERMISSION_BITS):
+                return None
+            descriptor = self.device.backing_descriptor(file.number)
+            # After some errors a file is shown with another size than its zone has.
+            if descriptor is not None and os.fstat(descriptor).st_size != file.size:
+                os.close(descriptor)
+                return None
+            return descriptor
+
+    def count_as_read(self, handle: int) -> None:
+        """Move the access time for reads that will pass us by. Raises BadHandle."""
+        opened = self._opened(handle)
+        if not opened.keep_atime and not self._mount.read_only:
+            with opened.file.lock:
+                opened.file.touch_atime(self._clock())
+
+    def _backing_withdrawn(self, zones: Iterable[int]) -> None:
+        if self.on_withdrawn is not None:
+            for number in zones:
+                # A zone's file has its number. Not all have one.
+                with contextlib.suppress(NoSuchFile):
+                    self.on_withdrawn(self._tree.inode(number).ino)
 
     def fsync(self, handle: int) -> None:
         """Make durable what was written to the file.

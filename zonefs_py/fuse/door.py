@@ -31,45 +31,83 @@ _door = _load_globally("zonefs_py.fuse._door")
 import pyfuse3 as pyfuse3  # noqa: E402  (must come after the door)
 
 NODE_OFFSET: int = _door.NODE_OFFSET
-"""What a FUSE node id is above the inode number, but for the root, whose node id is 1."""
+"""What the lower half of a FUSE node id is above the inode number, but for the root, whose node id is 1."""
+NODE_NUMBER_SHIFT = 32
+"""The upper half is the number of the node, if a file has several. In answers it is in the upper half of the
+generation: pyfuse3 knows no node ids."""
 
 ROOT_NODE = 1
 
-_DIRECT: int = _door.HANDLE_DIRECT
-_APPEND: int = _door.HANDLE_APPEND
-_SYNC: int = _door.HANDLE_SYNC
-_FLAGS = _DIRECT | _APPEND | _SYNC
-
-
-def split_handle(value: int) -> tuple[int, bool, bool, bool]:
-    """Return the handle of a read or write, and whether O_DIRECT, O_APPEND and O_DSYNC hold for this request."""
-    return value & ~_FLAGS, bool(value & _DIRECT), bool(value & _APPEND), bool(value & _SYNC)
-
-
-CopyHandler = Callable[[int, int, int, int, int, int, int], None]
-
-
-def set_copy_handler(handler: CopyHandler) -> None:
-    """Register who gets copy_file_range requests: request, source handle and offset, destination's, length, flags.
-
-    It is called on trio's thread and must only start what answers, by `reply_written` or `reply_error`, exactly once.
-    """
-    _door.set_copy_handler(handler)
-
-
-IoctlHandler = Callable[[int, int, int, int, bytes, int, int, int, int], None]
+OpenHandler = Callable[[int, int, int, int], int | None]
+"""Request, node, flags of open(2), caller's uid. Answers by `reply_open`, also at once; only an errno is returned."""
+ReadHandler = Callable[[int, int, int, int, bool, memoryview], int | None]
+"""Request, handle, offset, size, whether O_DIRECT holds for this request, and memory of that size for an answer."""
+WriteHandler = Callable[[int, int, int, memoryview, bool, bool, bool], int | None]
+"""Request, handle, offset, data, whether O_DIRECT, O_APPEND and O_DSYNC hold for this request."""
+CopyHandler = Callable[[int, int, int, int, int, int, int], int | None]
+"""Request, handle and offset of the source, those of the destination, length, flags."""
+IoctlHandler = Callable[[int, int, int, int, bytes, int, int, int, int], int | None]
+"""Request, handle, command, flags, data, size of the output, caller's uid, gid and pid."""
 
 IOCTL_DIR: int = _door.IOCTL_DIR
 """In an ioctl's flags: it is on a directory."""
 
 
-def set_ioctl_handler(handler: IoctlHandler) -> None:
-    """Register who gets ioctls: request, handle, command, flags, data, size of the output, caller's uid, gid and pid.
+def set_handlers(
+    open: OpenHandler, read: ReadHandler, write: WriteHandler, copy_file_range: CopyHandler, ioctl: IoctlHandler
+) -> None:
+    """Register who gets these requests. Handlers are called on trio's thread and must not wait for anything.
 
-    It is called on trio's thread and must answer, or start what answers, by `reply_ioctl` or `reply_error`, exactly
-    once.
+    A handler returns the answer: the number of bytes that were read (they are in its memory), written or copied, or
+    an errno, negative. Or None: then it has started what answers, by `reply_data`, `reply_written`, `reply_ioctl` or
+    `reply_error`, exactly once and on the same thread. The memory of a read, and of what a write brings, is not the
+    handler's any more when it returns.
     """
-    _door.set_ioctl_handler(handler)
+    _door.set_handlers(open, read, write, copy_file_range, ioctl)
+
+
+PASSTHROUGH_BY: str = _door.PASSTHROUGH_BY
+"""Who speaks passthrough with the kernel: ``libfuse`` (3.17 or newer), ``door`` (3.13 to 3.16), or nobody: empty."""
+
+
+def want_passthrough(wanted: bool) -> None:
+    """Ask the kernel for passthrough, or do not; call it before ``pyfuse3.init``."""
+    _door.want_passthrough(wanted)
+
+
+def has_passthrough() -> bool:
+    """Whether the kernel knows passthrough and was asked for it. Known once the mount has answered a first request."""
+    granted: bool = _door.has_passthrough()
+    return granted
+
+
+def open_backing(descriptor: int) -> int:
+    """Make the file of *descriptor*, which may be closed then, a backing file of the session; return its id.
+
+    Raises OSError: EPERM without CAP_SYS_ADMIN, ELOOP for a file on a file system that is stacked itself.
+    """
+    number: int = _door.open_backing(descriptor)
+    return number
+
+
+def close_backing(number: int) -> None:
+    """Let go of a backing file. Files that were opened with it keep it. Raises OSError."""
+    _door.close_backing(number)
+
+
+def reply_open(request: int, handle: int, direct_io: bool, backing: int) -> bool:
+    """Answer *request*, an open, with *handle*; return whether the answer found the caller.
+
+    If not, it was interrupted, and nobody will release the handle. *direct_io*: reads and writes come to us as they
+    are; else they go through the kernel's page cache or, with *backing* (an id, or 0), to the backing file.
+    """
+    result: int = _door.reply_open(request, handle, direct_io, backing)
+    return result == 0
+
+
+def reply_data(request: int, data: bytes) -> None:
+    """Answer *request*, a read, with *data*."""
+    _door.reply_data(request, data)
 
 
 def reply_ioctl(request: int, data: bytes) -> None:

@@ -12,7 +12,8 @@ import contextlib
 import functools
 import logging
 import os
-from collections import Counter
+import threading
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from typing import Any, TypeVar, cast
 
@@ -25,7 +26,8 @@ from zonefs_py.fs.access import Caller
 from zonefs_py.fs.attributes import AttributeChanges, Attributes
 from zonefs_py.fs.filesystem import Filesystem
 from zonefs_py.fuse import door
-from zonefs_py.fuse.door import NODE_OFFSET, ROOT_NODE, pyfuse3, split_handle
+from zonefs_py.fuse.door import NODE_NUMBER_SHIFT, NODE_OFFSET, ROOT_NODE, pyfuse3
+from zonefs_py.fuse.passthrough import Passthrough
 
 log = logging.getLogger(__name__)
 
@@ -66,18 +68,25 @@ class Operations(pyfuse3.Operations):
     supports_dot_lookup = False
     enable_writeback_cache = False
 
-    def __init__(self, filesystem: Filesystem) -> None:
+    def __init__(self, filesystem: Filesystem, passthrough: Passthrough) -> None:
         super().__init__()
+        self._passthrough = passthrough
+        self.mountpoint = ""
+        """Where the file system is mounted; empty while it is not."""
+        self._thread = threading.get_ident()
+        """trio's, which answers requests: what waits for one must not run there."""
         self.failed = False
         """Whether a handler met an error that it did not expect: the process must say so when it ends."""
         self._fs = filesystem
         self._waits = filesystem.info.waits
-        self._gates: dict[int, trio.Lock] = {}
-        """Gates of the files that a worker thread is busy with, by inode number."""
+        self._gates: dict[int, deque[trio.Event]] = {}
+        """Of the files that a worker thread is busy with, by inode number: whose turn it is, and who comes after."""
         self._readings: Counter[int] = Counter()
         """How many copies read from a sequential file without holding its gate: a truncation waits for them."""
         self._files: dict[int, int] = {}
         """Inode numbers by handle."""
+        self._numbers: dict[int, int] = {}
+        """Numbers of the nodes that files were opened by, by handle."""
         self._closing: set[trio.Event] = set()
         """Files that were closed, while the device has yet to be told; each is set when it has been."""
         self.nursery: trio.Nursery | None = None
@@ -86,64 +95,156 @@ class Operations(pyfuse3.Operations):
         self._cache_limiter = trio.CapacityLimiter(WORKER_THREADS)
         """For threads that may wait for the kernel to read and write pages: that needs the workers above."""
         filesystem.on_change = self.attributes_changed
+        filesystem.on_withdrawn = self.withdrawn
 
     # Threads
 
     async def _call(self, ino: int, function: Callable[..., R], *args: Any) -> R:
         """Call *function* for the file *ino*: in place if it cannot wait and nothing of that file is under way."""
-        if not self._waits and ino not in self._gates and not self._readings[ino]:
+        if self._is_free(ino):
             return function(*args)
         return await self._call_on_worker(ino, function, *args)
 
-    async def _call_on_worker(self, ino: int, function: Callable[..., R], *args: Any) -> R:
-        async with self._gate(ino):
+    def _is_free(self, ino: int) -> bool:
+        """Whether a call for the file *ino* cannot wait, as far as others use it, and the device itself."""
+        return not self._waits and ino not in self._gates and not self._readings[ino]
+
+    def _call_on_worker(self, ino: int, function: Callable[..., R], *args: Any) -> Coroutine[Any, Any, R]:
+        """Call *function* in a worker thread, when it is the turn of who calls this now."""
+        return self._call_in_turn(self._gate(ino), function, *args)
+
+    async def _call_in_turn(
+        self, gate: contextlib.AbstractAsyncContextManager[None], function: Callable[..., R], *args: Any
+    ) -> R:
+        async with gate:
             return await trio.to_thread.run_sync(function, *args, limiter=self._limiter)
+
+    def _gate(self, *inos: int) -> contextlib.AbstractAsyncContextManager[None]:
+        """Queue at the gates of the files *inos*, now: who calls this later comes later. Entering waits for the turn.
+
+        It must be entered.
+        """
+        turns = [(ino, trio.Event()) for ino in inos]
+        for ino, turn in turns:
+            self._gates.setdefault(ino, deque()).append(turn)
+        return self._through(turns)
 
     async def _closed_before(self) -> None:
         """Wait until files that were closed before this request are closed on the device as well.
 
         close(2) waits for the kernel's zonefs, but not for FUSE. Who opens a zone next must find the last one free.
         """
-        # Without explicit-open a close changes no zone, and a slow one is to hold up no other.
-        if self._fs.options.explicit_open:
+        if self._awaits_closed():
             for closing in list(self._closing):
                 await closing.wait()
 
+    def _awaits_closed(self) -> bool:
+        # Without explicit-open a close changes no zone, and a slow one is to hold up no other.
+        return bool(self._closing) and self._fs.options.explicit_open
+
     @contextlib.asynccontextmanager
-    async def _gate(self, ino: int) -> AsyncIterator[None]:
-        """Hold the gate of the file *ino*; who comes later waits."""
-        gate = self._gates.get(ino)
-        if gate is None:
-            gate = self._gates[ino] = trio.Lock()
-        async with gate:
-            try:
-                yield
-            finally:
-                if not gate.statistics().tasks_waiting:
+    async def _through(self, turns: list[tuple[int, trio.Event]]) -> AsyncIterator[None]:
+        # All queue at once, at all gates that they need: so nobody waits in a circle, whatever the order.
+        try:
+            for ino, turn in turns:
+                if self._gates[ino][0] is not turn:
+                    await turn.wait()
+            yield
+        finally:
+            for ino, turn in turns:
+                queue = self._gates[ino]
+                was_first = queue[0] is turn
+                queue.remove(turn)
+                if not queue:
                     del self._gates[ino]
+                elif was_first:
+                    queue[0].set()
 
     def attributes_changed(self, ino: int) -> None:
         """Tell the kernel to ask again for the attributes of *ino*. Called in any thread."""
         self._invalidate(ino, attr_only=True)
+        self.withdrawn(ino)
 
-    def _invalidate(self, ino: int, *, attr_only: bool) -> None:
+    def withdrawn(self, ino: int) -> None:
+        """See to it that *ino* is not read past us if it may be no more. Called in any thread.
+
+        That is done on return, but on trio's own thread: then it will be soon.
+        """
+        if not self._passthrough.readers(ino):
+            return
+        if threading.get_ident() != self._thread:
+            self._withdraw(ino)
+        elif self.nursery is not None:
+            withdraw = functools.partial(
+                trio.to_thread.run_sync, self._withdraw, ino, limiter=self._cache_limiter, abandon_on_cancel=True
+            )
+            self.nursery.start_soon(withdraw)
+
+    def _invalidate(self, ino: int, *, attr_only: bool, but: int | None = None) -> None:
+        """Have the kernel forget the attributes, or everything, of all nodes of *ino* *but* one."""
+        for number in self._passthrough.nodes(ino):
+            if number == but:
+                continue
+            try:
+                pyfuse3.invalidate_inode(pyfuse3.InodeT(self._node(ino, number)), attr_only=attr_only)
+            except OSError as exc:
+                # ENOENT: the kernel has forgotten the inode, which is as good.
+                log.debug("inode %d: %s", ino, exc)
+
+    async def _changed_by(self, ino: int, number: int) -> None:
+        """The file has been changed by its node *number*: have the kernel forget what it has of the others."""
+        if self._passthrough.is_split(ino):
+            forget = functools.partial(self._invalidate, ino, attr_only=False, but=number)
+            await trio.to_thread.run_sync(forget, limiter=self._cache_limiter)
+
+    def _withdraw(self, ino: int) -> None:
+        """Have all who read *ino* past us fail, unless they still may. Waits for requests to be answered."""
+        if all(self._may_pass_by(handle) for handle in self._passthrough.readers(ino)):
+            return
+        for handle in self._passthrough.readers(ino)[:1]:
+            # The reader will get an error. Had he met it here, there would have been an action, too.
+            with contextlib.suppress(ZonefsError):
+                self._fs.read(handle, 0, self._fs.info.block_size, True)
+        directory, name = self._fs.place(ino)
+        for _ in self._passthrough.withdraw(ino):
+            log.info("inode %d: taken from those who read it past the file system", ino)
+            try:
+                pyfuse3.invalidate_entry(pyfuse3.InodeT(self._node(directory)), name)
+            except OSError as exc:
+                log.debug("inode %d: %s", ino, exc)
+            self._look_up(directory, name)
+
+    def _may_pass_by(self, handle: int) -> bool:
         try:
-            pyfuse3.invalidate_inode(pyfuse3.InodeT(self._node(ino)), attr_only=attr_only)
+            descriptor = self._fs.backing_descriptor(handle)
+        except ZonefsError as exc:
+            log.debug("handle %d: %s", handle, exc)
+            return False
+        if descriptor is None:
+            return False
+        os.close(descriptor)
+        return True
+
+    def _look_up(self, directory: int, name: bytes) -> None:
+        """Have the kernel look *name* up, through the mount."""
+        group = next(entry.name for entry in self._fs.readdir(self._fs.root)[2:] if entry.ino == directory)
+        try:
+            os.stat(os.path.join(os.fsencode(self.mountpoint), group, name))
         except OSError as exc:
-            # ENOENT: the kernel has forgotten the inode, which is as good.
-            log.debug("inode %d: %s", ino, exc)
+            log.warning("%s: who reads zone file %s may go on: %s", self.mountpoint, os.fsdecode(name), exc)
 
     # Nodes and attributes
 
     def _ino(self, node: int) -> int:
-        return self._fs.root if node == ROOT_NODE else node - NODE_OFFSET
+        return self._fs.root if node == ROOT_NODE else (node & (1 << NODE_NUMBER_SHIFT) - 1) - NODE_OFFSET
 
-    def _node(self, ino: int) -> int:
-        return ROOT_NODE if ino == self._fs.root else ino + NODE_OFFSET
+    def _node(self, ino: int, number: int = 0) -> int:
+        return ROOT_NODE if ino == self._fs.root else (number << NODE_NUMBER_SHIFT) + ino + NODE_OFFSET
 
-    @staticmethod
-    def _entry(attributes: Attributes) -> pyfuse3.EntryAttributes:
+    def _entry(self, attributes: Attributes) -> pyfuse3.EntryAttributes:
+        number, generation = self._passthrough.node(attributes.ino)
         entry = pyfuse3.EntryAttributes()
+        entry.generation = number << NODE_NUMBER_SHIFT | generation
         entry.st_ino = pyfuse3.InodeT(attributes.ino)
         entry.st_mode = pyfuse3.ModeT(attributes.mode)
         entry.st_nlink = attributes.nlink
@@ -194,7 +295,9 @@ class Operations(pyfuse3.Operations):
         if fields.update_size:
             await self._closed_before()
             call = self._call_on_worker
-        return self._entry(await call(ino, change))
+        attributes = await call(ino, change)
+        await self._changed_by(ino, inode >> NODE_NUMBER_SHIFT)
+        return self._entry(attributes)
 
     @_answering
     async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
@@ -236,36 +339,6 @@ class Operations(pyfuse3.Operations):
     # Open files
 
     @_answering
-    async def open(self, inode: pyfuse3.InodeT, flags: pyfuse3.FlagT, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
-        ino = self._ino(inode)
-        if flags & (os.O_ACCMODE | os.O_TRUNC):
-            await self._closed_before()
-        call = self._call_on_worker if flags & os.O_TRUNC else self._call
-        handle = await call(ino, self._fs.open, ino, flags, ctx.uid)
-        self._files[handle] = ino
-        # A sequential file is never cached: what the device has is what is read, and the device answers a write. A
-        # conventional file has a page cache, as kernel zonefs has for it: shared mappings need one. Not with O_DIRECT:
-        # the kernel's direct I/O on a cached FUSE file does not take a short write at the end of the file for one.
-        direct_io = self._fs.is_sequential(ino) or bool(flags & os.O_DIRECT)
-        return pyfuse3.FileInfo(fh=pyfuse3.FileHandleT(handle), direct_io=direct_io, keep_cache=False)
-
-    @_answering
-    async def read(self, fh: pyfuse3.FileHandleT, off: int, size: int) -> bytes:
-        handle, direct, _, _ = split_handle(fh)
-        return await self._call(self._files[handle], self._fs.read, handle, off, size, direct)
-
-    @_answering
-    async def write(self, fh: pyfuse3.FileHandleT, off: int, buf: bytes) -> int:
-        handle, direct, append, sync = split_handle(fh)
-        if append:
-            # The kernel has put its idea of the file's end there; what the application gave is lost.
-            off = 0
-        written = await self._call(self._files[handle], self._fs.write, handle, off, buf, direct, append, False)
-        if sync and written:
-            await trio.to_thread.run_sync(self._fs.fsync, handle, limiter=self._limiter)
-        return written
-
-    @_answering
     async def fsync(self, fh: pyfuse3.FileHandleT, datasync: bool) -> None:
         # Not through the gate: the file stays usable while the host's disk works.
         await trio.to_thread.run_sync(self._fs.fsync, fh, limiter=self._limiter)
@@ -275,94 +348,181 @@ class Operations(pyfuse3.Operations):
         closing = trio.Event()
         self._closing.add(closing)
         try:
-            await self._call(self._files.pop(fh), self._fs.release, fh)
+            await self._call(self._let_go(fh), self._fs.release, fh)
         finally:
             self._closing.discard(closing)
             closing.set()
 
-    # Copies
+    # Requests that come through the door: the handlers that it calls
 
-    def start_copy(
-        self, request: int, source: int, source_offset: int, target: int, offset: int, length: int, flags: int
-    ) -> None:
-        """Start the answer to a copy_file_range request; the handler that the door calls."""
+    def _errno(self, name: str, exc: Exception) -> int:
+        """The errno that answers *exc*: ours have one, anything else is a bug, EIO."""
+        if isinstance(exc, ZonefsError):
+            log.debug("%s: %s: %s", name, exc.errno_name, exc)
+            return exc.errno
+        self.failed = True
+        log.error("bug: %s failed", name, exc_info=exc)
+        return ZonefsError.errno
+
+    def _start(
+        self, name: str, request: int, answer: Coroutine[Any, Any, R], reply: Callable[[int, R], None]
+    ) -> int | None:
+        """Have *request* answered later by *reply* with what *answer* gives, or with its error."""
         if self.nursery is None:
-            door.reply_error(request, ZonefsError.errno)
-            return
-        self.nursery.start_soon(self._copy, request, source, source_offset, target, offset, length, flags)
-
-    async def _copy(
-        self, request: int, source: int, source_offset: int, target: int, offset: int, length: int, flags: int
-    ) -> None:
-        # The kernel takes ENOSYS, EOPNOTSUPP and EXDEV for "do it by read and write yourself, and report success": none
-        # of the core's errors has these numbers, and a bug is EIO.
-        copy = self._copy_on_worker(source, source_offset, target, offset, length, flags)
-        await self._answer("copy_file_range", request, copy, door.reply_written)
+            answer.close()
+            return -ZonefsError.errno
+        self.nursery.start_soon(self._answer, name, request, answer, reply)
+        return None
 
     async def _answer(
         self, name: str, request: int, answer: Coroutine[Any, Any, R], reply: Callable[[int, R], None]
     ) -> None:
-        """Answer a request that came through the door by *reply* with what *answer* gives, or with its error."""
         try:
             result = await answer
-        except ZonefsError as exc:
-            log.debug("%s: %s: %s", name, exc.errno_name, exc)
-            door.reply_error(request, exc.errno)
-        except Exception:
-            self.failed = True
-            log.exception("bug: %s failed", name)
-            door.reply_error(request, ZonefsError.errno)
+        except Exception as exc:
+            door.reply_error(request, self._errno(name, exc))
         else:
             reply(request, result)
 
-    async def _copy_on_worker(
-        self, source: int, source_offset: int, target: int, offset: int, length: int, flags: int
-    ) -> int:
+    def on_open(self, request: int, node: int, flags: int, uid: int) -> int | None:
+        """Answer an open of a file: in place, unless it truncates."""
+        ino, number = self._ino(node), node >> NODE_NUMBER_SHIFT
+        try:
+            sequential = self._fs.is_sequential(ino)
+            self._passthrough.check_open(ino, number, flags, sequential=sequential)
+            waits = bool(flags & os.O_TRUNC) or (bool(flags & os.O_ACCMODE) and self._awaits_closed())
+            if not waits and self._is_free(ino):
+                self._reply_open(request, ino, number, self._fs.open(ino, flags, uid), flags, sequential)
+                return None
+        except Exception as exc:
+            return -self._errno("open", exc)
+
+        def reply(request: int, handle: int) -> None:
+            try:
+                self._reply_open(request, ino, number, handle, flags, sequential)
+            except Exception as exc:
+                door.reply_error(request, self._errno("open", exc))
+
+        return self._start("open", request, self._open_on_worker(ino, flags, uid), reply)
+
+    async def _open_on_worker(self, ino: int, flags: int, uid: int) -> int:
+        if flags & (os.O_ACCMODE | os.O_TRUNC):
+            await self._closed_before()
+        return await self._call_on_worker(ino, self._fs.open, ino, flags, uid)
+
+    def _reply_open(self, request: int, ino: int, number: int, handle: int, flags: int, sequential: bool) -> None:
+        try:
+            mode = self._passthrough.open(ino, number, handle, flags, sequential=sequential)
+        except BaseException:
+            self._fs.release(handle)
+            raise
+        self._files[handle] = ino
+        self._numbers[handle] = number
+        if not door.reply_open(request, handle, mode.direct_io, mode.backing):
+            # Whoever asked is gone, and so nobody will release it.
+            self._let_go(handle)
+            self._fs.release(handle)
+
+    def _let_go(self, handle: int) -> int:
+        """Forget *handle*; return its file's inode number."""
+        self._passthrough.release(handle)
+        del self._numbers[handle]
+        return self._files.pop(handle)
+
+    def on_read(
+        self, request: int, handle: int, offset: int, size: int, direct: bool, buffer: memoryview
+    ) -> int | None:
+        """Answer a read: in place if no disk is needed for it."""
+        ino = self._files[handle]
+        if self._is_free(ino):
+            try:
+                done = self._fs.read_now(handle, offset, buffer, direct)
+            except Exception as exc:
+                return -self._errno("read", exc)
+            if done is not None:
+                return done
+        read = self._call_on_worker(ino, self._fs.read, handle, offset, size, direct)
+        return self._start("read", request, read, door.reply_data)
+
+    def on_write(
+        self, request: int, handle: int, offset: int, data: memoryview, direct: bool, append: bool, sync: bool
+    ) -> int | None:
+        """Answer a write: in place, into the host's page cache, unless it must be durable."""
+        ino = self._files[handle]
+        if append:
+            # The kernel has put its idea of the file's end there; what the application gave is lost.
+            offset = 0
+        if not sync and self._is_free(ino) and not self._passthrough.is_split(ino):
+            try:
+                return self._fs.write(handle, offset, data, direct, append, False)
+            except Exception as exc:
+                return -self._errno("write", exc)
+        write = self._call_on_worker(ino, self._fs.write, handle, offset, bytes(data), direct, append, False)
+        return self._start("write", request, self._after_write(write, handle, sync=sync), door.reply_written)
+
+    async def _after_write(self, write: Coroutine[Any, Any, int], handle: int, *, sync: bool) -> int:
+        written = await write
+        await self._changed_by(self._files[handle], self._numbers[handle])
+        if sync and written:
+            # No longer in the file's turn: it stays usable meanwhile.
+            await trio.to_thread.run_sync(self._fs.fsync, handle, limiter=self._limiter)
+        return written
+
+    def on_copy(
+        self, request: int, source: int, source_offset: int, target: int, offset: int, length: int, flags: int
+    ) -> int | None:
+        """Answer a copy_file_range request: in place if it is a reflink of what is on the disk."""
+        # The kernel takes ENOSYS, EOPNOTSUPP and EXDEV for "do it by read and write yourself, and report success": none
+        # of the core's errors has these numbers, and a bug is EIO.
         if flags:
-            raise InvalidRequest(f"copy_file_range with flags {flags}")
+            return -InvalidRequest.errno
         files = {self._files[source], self._files[target]}
         arguments = (source, source_offset, target, offset, min(length, MOST_PER_REPLY))
-        return await self._copy_between(self._files[target], files, self._fs.copy_range, *arguments)
+        if all(map(self._is_free, files)) and not self._passthrough.is_split(self._files[target]):
+            try:
+                copied = self._fs.copy_range_now(*arguments)
+            except Exception as exc:
+                return -self._errno("copy_file_range", exc)
+            if copied is not None:
+                return copied
+        copy = self._copy_between(self._files[target], files, self._fs.copy_range, *arguments)
+        return self._start("copy_file_range", request, self._after_write(copy, target, sync=False), door.reply_written)
 
-    async def _copy_between(self, target: int, files: Iterable[int], copy: Callable[..., R], *arguments: Any) -> R:
-        """Call *copy*, which copies to *target* from among *files*, on a worker.
+    def _copy_between(
+        self, target: int, files: Iterable[int], copy: Callable[..., R], *arguments: Any
+    ) -> Coroutine[Any, Any, R]:
+        """Call *copy*, which copies to *target* from among *files*, on a worker, when it is its turn.
 
         The gates of sequential sources are passed, but not held: the core holds their locks for a moment only.
         """
-        read = [ino for ino in files if ino != target and self._fs.is_sequential(ino)]
-        async with contextlib.AsyncExitStack() as gates:
-            # In the order of the zones, as the core takes its locks.
-            passed = []
-            for ino in sorted({target, *files}):
-                gate = await self._entered(gates, ino)
-                if ino in read:
-                    passed.append(gate)
-            self._readings.update(read)
+        read = {ino for ino in files if ino != target and self._fs.is_sequential(ino)}
+        held = self._gate(*({target, *files} - read))
+        return self._copy_in_turn(held, self._gate(*read), read, copy, *arguments)
+
+    async def _copy_in_turn(
+        self,
+        held: contextlib.AbstractAsyncContextManager[None],
+        passed: contextlib.AbstractAsyncContextManager[None],
+        read: Iterable[int],
+        copy: Callable[..., R],
+        *arguments: Any,
+    ) -> R:
+        async with held:
+            async with passed:
+                self._readings.update(read)
             try:
-                for gate in passed:
-                    await gate.aclose()
                 return await trio.to_thread.run_sync(copy, *arguments, limiter=self._limiter)
             finally:
                 self._readings.subtract(read)
                 self._readings += Counter()  # drops what is 0
 
-    async def _entered(self, gates: contextlib.AsyncExitStack, ino: int) -> contextlib.AsyncExitStack:
-        """Hold the gate of *ino* until the end of *gates*, or of what is returned if that is closed before."""
-        own = await gates.enter_async_context(contextlib.AsyncExitStack())
-        await own.enter_async_context(self._gate(ino))
-        return own
-
-    def start_ioctl(
+    def on_ioctl(
         self, request: int, handle: int, command: int, flags: int, data: bytes, size: int, uid: int, gid: int, pid: int
-    ) -> None:
-        """Start the answer to an ioctl; the handler that the door calls. Of ours there is one: the copy of ranges."""
+    ) -> int | None:
+        """Answer an ioctl. Of ours there is one: the copy of ranges."""
         if flags & door.IOCTL_DIR or not abi.is_copy(command):
-            door.reply_error(request, UnknownIoctl.errno)
-        elif self.nursery is None:
-            door.reply_error(request, ZonefsError.errno)
-        else:
-            copy = self._copy_ranges(handle, data, uid, gid, pid)
-            self.nursery.start_soon(self._answer, "copy ioctl", request, copy, door.reply_ioctl)
+            return -UnknownIoctl.errno
+        return self._start("copy ioctl", request, self._copy_ranges(handle, data, uid, gid, pid), door.reply_ioctl)
 
     async def _copy_ranges(self, handle: int, data: bytes, uid: int, gid: int, pid: int) -> bytes:
         copy = abi.parse_request(data)

@@ -93,7 +93,7 @@ def _serve(
     try:
         die_with(lifeline)
         with make() as filesystem:
-            healthy = serve(filesystem, mountpoint, FuseOptions(), on_ready=say_ready)
+            healthy = serve(filesystem, mountpoint, FuseOptions(), on_ready=lambda _: say_ready())
         if finish is not None:
             finish()
         status = 0 if healthy else 1

@@ -48,6 +48,14 @@ class CopyMethod(Enum):
     HOST = "host"
 
 
+class CopyRange(NamedTuple):
+    """*length* bytes from *source* to *destination*, bytes from the start of the device."""
+
+    source: int
+    destination: int
+    length: int
+
+
 CONDITION_NAMES = {
     ZoneCondition.NOT_WP: "not-write-pointer",
     ZoneCondition.EMPTY: "empty",
@@ -170,3 +178,5 @@ class DeviceInfo:
     """Bytes that one range of a copy command may have."""
     copy_max_nr_ranges_hw: int = 0
     """How many ranges a copy command may have."""
+    reflink_alignment: int = 0
+    """What the numbers of a range must be multiples of to be a reflink; 0: of the block size."""

@@ -5,16 +5,17 @@ from __future__ import annotations
 import functools
 import random
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from zonefs_py.copy.engine import CopyEngine, Engine
 from zonefs_py.device.base import ZonedDevice
+from zonefs_py.device.copy_command import check_command, part_of, total_length
 from zonefs_py.device.emulated import EmulatedDevice
 from zonefs_py.errors import DeviceError
 from zonefs_py.fs.filesystem import Filesystem
-from zonefs_py.zone import CopyMethod, DeviceInfo, Zone, ZoneCondition, ZoneOp
+from zonefs_py.zone import CopyMethod, CopyRange, DeviceInfo, Zone, ZoneCondition, ZoneOp
 
 ALL_METHODS = (CopyMethod.DEVICE, CopyMethod.REFLINK, CopyMethod.HOST)
 
@@ -49,6 +50,7 @@ class Call:
     kind: str
     length: int
     method: CopyMethod | None = None
+    ranges: tuple[CopyRange, ...] = field(default=(), compare=False)
 
 
 class CopyDevice(ZonedDevice):
@@ -71,6 +73,7 @@ class CopyDevice(ZonedDevice):
             copy_max_hw_bytes=1 << 30 if methods else 0,
             copy_max_range_hw_bytes=1 << 30 if methods else 0,
             copy_max_nr_ranges_hw=128 if methods else 0,
+            reflink_alignment=alignment if CopyMethod.REFLINK in methods else 0,
         )
 
     @property
@@ -98,24 +101,25 @@ class CopyDevice(ZonedDevice):
             raise self._fail(fault, offset, "write")
         self.inner.write(offset, data)
 
-    def can_copy(self, source: int, destination: int, length: int, method: CopyMethod) -> bool:
+    def can_copy(self, ranges: Sequence[CopyRange], method: CopyMethod) -> bool:
+        check_command(ranges, self.info)
         if method not in self.info.copy_methods:
             return False
-        return method is not CopyMethod.REFLINK or not (source | destination | length) % self.alignment
+        numbers = (number for piece in ranges for number in piece)
+        return method is not CopyMethod.REFLINK or not any(number % self.alignment for number in numbers)
 
-    def copy(
-        self, source: int, destination: int, length: int, method: CopyMethod, generation: int | None = None
-    ) -> None:
-        assert self.can_copy(source, destination, length, method)
-        if fault := self._called(Call("copy", length, method)):
+    def copy(self, ranges: Sequence[CopyRange], method: CopyMethod, generation: int | None = None) -> None:
+        assert self.can_copy(ranges, method)
+        length = total_length(ranges)
+        if fault := self._called(Call("copy", length, method, tuple(ranges))):
             done = self._part(fault, length)
             if done:
-                self.inner.copy(source, destination, done, CopyMethod.HOST)
-            error = self._fail(fault, destination, "copy")
+                self.inner.copy(list(part_of(ranges, 0, done)), CopyMethod.HOST)
+            error = self._fail(fault, ranges[0].destination, "copy")
             if fault.effect is Effect.SHORT:
                 error.completed = done
             raise error
-        self.inner.copy(source, destination, length, CopyMethod.HOST)
+        self.inner.copy(ranges, CopyMethod.HOST)
 
     def _called(self, call: Call) -> Fault | None:
         if self.before is not None:

@@ -22,7 +22,6 @@ from tests.core.copying import (
 )
 from zonefs_py.config import ErrorsPolicy, FormatOptions, MountOptions
 from zonefs_py.copy.engine import BUFFER_SIZE, CopyEngine, Engine
-from zonefs_py.copy.plan import CopyRange
 from zonefs_py.device.directory import create_device, open_device
 from zonefs_py.device.emulated import EmulatedDevice
 from zonefs_py.device.memory import MemoryDevice
@@ -42,7 +41,7 @@ from zonefs_py.errors import (
 )
 from zonefs_py.fs.filesystem import Filesystem
 from zonefs_py.fs.format import format_device
-from zonefs_py.zone import CopyMethod, Geometry, ZoneCondition, ZoneOp
+from zonefs_py.zone import CopyMethod, CopyRange, Geometry, ZoneCondition, ZoneOp
 
 BLOCK = 4096
 ZONE_SIZE = 16 * BLOCK
@@ -807,34 +806,33 @@ class TestBuffer:
             assert copy(fs, "seq/0", 0, "seq/1", 0, 2 * BLOCK) == 2 * BLOCK
             check_books(fs)
 
-    def test_no_memory_for_unaligned_bytes(self, make_device: MakeDevice) -> None:
-        device = CopyDevice(make_device())
-
-        def fail(call: Call) -> None:
-            raise MemoryError
-
+    @pytest.mark.parametrize("source", [1, BLOCK - 1])
+    def test_no_memory_for_unaligned_bytes(self, make_device: MakeDevice, source: int) -> None:
+        """They need four blocks: what is read and what is written may each lie in two."""
+        device = CopyDevice(make_device(), ())
         with Filesystem(device, MountOptions(ErrorsPolicy.ZONE_OFFLINE)) as fs:
             put(fs, "seq/0", random_bytes(2 * BLOCK, 1))
-            device.before = fail
+            fs.copy_engine = CopyEngine(device, allocate=at_most(4 * BLOCK - 1))
+            calls = len(device.calls)
             with pytest.raises(OutOfMemory):
-                copy(fs, "seq/0", 1, "seq/1", 0, BLOCK)
-            device.before = None
-            assert copy(fs, "seq/0", 1, "seq/1", 0, BLOCK) == BLOCK
+                copy(fs, "seq/0", source, "seq/1", 0, BLOCK)
+            assert len(device.calls) == calls
+            fs.copy_engine = CopyEngine(device, allocate=at_most(4 * BLOCK))
+            assert copy(fs, "seq/0", source, "seq/1", 0, BLOCK) == BLOCK
+            assert content(fs, "seq/1") == random_bytes(2 * BLOCK, 1)[source : source + BLOCK]
             check_books(fs)
 
-    def test_little_memory_for_unaligned_bytes(self, make_device: MakeDevice) -> None:
+    @pytest.mark.parametrize("most", range(4, 12))
+    def test_little_memory_for_unaligned_bytes(self, make_device: MakeDevice, most: int) -> None:
         device = CopyDevice(make_device())
-
-        def fail(call: Call) -> None:
-            if call.length > 5 * BLOCK:
-                raise MemoryError
-
         with Filesystem(device) as fs:
             put(fs, "cnv/0", random_bytes(ZONE_SIZE, 1))
-            device.before = fail
+            fs.copy_engine = CopyEngine(device, allocate=at_most(most * BLOCK))
+            del device.calls[:]
             assert copy(fs, "cnv/0", 1, "seq/1", 0, CAPACITY) == CAPACITY
             assert copy(fs, "cnv/0", 3, "cnv/1", 7, 9 * BLOCK) == 9 * BLOCK
-            device.before = None
+            # One half for what is read, one for what is written.
+            assert max(call.length for call in device.calls) <= most * BLOCK // 2
             assert content(fs, "seq/1") == random_bytes(ZONE_SIZE, 1)[1 : CAPACITY + 1]
             assert content(fs, "cnv/1")[7 : 9 * BLOCK + 7] == random_bytes(ZONE_SIZE, 1)[3 : 9 * BLOCK + 3]
             check_books(fs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
 import pytest
@@ -11,11 +11,11 @@ import pytest
 from zonefs_py import FormatOptions, Geometry, MemoryDevice, format_device
 from zonefs_py.copy.engine import CopyEngine, Engine
 from zonefs_py.copy.limits import SETTABLE
-from zonefs_py.copy.plan import CopyRange, gather
+from zonefs_py.copy.plan import gather
 from zonefs_py.errors import InvalidRequest
 from zonefs_py.fs.filesystem import Filesystem
 from zonefs_py.units import KIB
-from zonefs_py.zone import CopyMethod
+from zonefs_py.zone import CopyMethod, CopyRange
 
 BLOCK = 4096
 ZONE = 256 * KIB
@@ -104,17 +104,22 @@ def test_ranges_share_a_command_as_far_as_the_limits_allow() -> None:
 class Choosy(MemoryDevice):
     """A device whose reflinks need two blocks, as those of a host with larger blocks do."""
 
-    def can_copy(self, source: int, destination: int, length: int, method: CopyMethod) -> bool:
-        return method is CopyMethod.HOST and not (source | destination | length) % (2 * BLOCK)
+    def can_copy(self, ranges: Sequence[CopyRange], method: CopyMethod) -> bool:
+        aligned = not any(number % (2 * BLOCK) for piece in ranges for number in piece)
+        return super().can_copy(ranges, method) and aligned
+
+
+def engines(engine: CopyEngine, ranges: Sequence[CopyRange]) -> set[Engine]:
+    return {step.engine for step in engine.plan(ranges)}
 
 
 def test_the_way_is_chosen_for_the_pieces_that_the_device_will_get() -> None:
     # A limit can cut an aligned range into pieces that are not.
     engine = CopyEngine(Choosy(Geometry(ZONE, ZONE, 6, 4, BLOCK, ZONE)))
     ranges = [CopyRange(0, ZONE, 16 * BLOCK)]
-    assert engine.choose(ranges) is Engine.HOST
+    assert engines(engine, ranges) == {Engine.HOST}
     engine.set_limit("copy_max_range_bytes", 3 * BLOCK)
-    assert engine.choose(ranges) is Engine.EMULATE
+    assert engines(engine, ranges) == {Engine.EMULATE}
     assert engine.copy(ranges).completed == 16 * BLOCK
     engine.set_limit("copy_max_range_bytes", 4 * BLOCK)
-    assert engine.choose(ranges) is Engine.HOST
+    assert engines(engine, ranges) == {Engine.HOST}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
+from zonefs_py.device.copy_command import check_command, cut
 from zonefs_py.device.memory import MemoryDevice
 from zonefs_py.errors import DeviceError
-from zonefs_py.zone import CopyMethod, DeviceInfo, Geometry
+from zonefs_py.zone import CopyMethod, CopyRange, DeviceInfo, Geometry
 
 
 class CopyingDevice(MemoryDevice):
@@ -23,22 +25,28 @@ class CopyingDevice(MemoryDevice):
     ) -> None:
         super().__init__(geometry, max_open_zones, max_active_zones)
         self._more = {"copy_methods": methods, "name": name}
-        self.copies: list[tuple[int, int, int, CopyMethod]] = []
-        """Source, destination, length and method of each `copy`, in order."""
+        self.commands: list[tuple[list[CopyRange], CopyMethod]] = []
+        """Ranges and method of each `copy`, in order."""
+
+    @property
+    def copies(self) -> list[tuple[int, int, int, CopyMethod]]:
+        """Source, destination, length and method of each range that it was asked to copy."""
+        return [(*piece, method) for ranges, method in self.commands for piece in ranges]
 
     @property
     def info(self) -> DeviceInfo:
         return replace(super().info, **self._more)  # type: ignore[arg-type]
 
-    def copy(
-        self, source: int, destination: int, length: int, method: CopyMethod, generation: int | None = None
-    ) -> None:
-        assert method in self.info.copy_methods
-        self.copies.append((source, destination, length, method))
-        block = self.info.block_size
-        for done in range(0, length, block):
+    def can_copy(self, ranges: Sequence[CopyRange], method: CopyMethod) -> bool:
+        check_command(ranges, self.info)
+        return method in self.info.copy_methods
+
+    def copy(self, ranges: Sequence[CopyRange], method: CopyMethod, generation: int | None = None) -> None:
+        assert self.can_copy(ranges, method)
+        self.commands.append((list(ranges), method))
+        for done, (source, destination, length) in enumerate(cut(ranges, self.info.block_size)):
             try:
-                self.write(destination + done, self.read(source + done, block))
+                self.write(destination, self.read(source, length))
             except DeviceError as exc:
-                exc.completed = done
+                exc.completed = done * self.info.block_size
                 raise

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -30,7 +30,7 @@ from zonefs_py.errors import (
 )
 from zonefs_py.fs.filesystem import Filesystem
 from zonefs_py.fs.format import format_device
-from zonefs_py.zone import CopyMethod, Geometry, ZoneCondition, ZoneOp
+from zonefs_py.zone import CopyMethod, CopyRange, Geometry, ZoneCondition, ZoneOp
 
 from .copying import CopyingDevice
 
@@ -80,7 +80,7 @@ def written(device: ZonedDevice, zone: int) -> str:
 CALLS: dict[Operation, Callable[[ZonedDevice], object]] = {
     READ: lambda device: device.read(at(SEQ), BLOCK),
     WRITE: lambda device: device.write(at(SEQ), blocks("x")),
-    COPY: lambda device: device.copy(0, at(SEQ), BLOCK, HOST),
+    COPY: lambda device: device.copy([CopyRange(0, at(SEQ), BLOCK)], HOST),
     Operation.RESET: lambda device: device.zone_mgmt(ZoneOp.RESET, SEQ),
     Operation.OPEN: lambda device: device.zone_mgmt(ZoneOp.OPEN, SEQ),
     Operation.CLOSE: lambda device: device.zone_mgmt(ZoneOp.CLOSE, SEQ),
@@ -146,7 +146,7 @@ def test_a_copy_that_fails_tells_how_far_it_came_only_if_it_is_short(effect: Eff
     below, device = faulty(FaultRule(COPY, effect, after=after))
     below.write(0, blocks("abc"))
     with pytest.raises(DeviceError) as raised:
-        device.copy(0, at(SEQ), 3 * BLOCK, HOST)
+        device.copy([CopyRange(0, at(SEQ), 3 * BLOCK)], HOST)
     assert raised.value.completed == (len(expected) * BLOCK if effect is Effect.SHORT else 0)
     assert written(below, SEQ) == expected
 
@@ -190,7 +190,7 @@ def test_a_dropped_write_to_conventional_zones_leaves_the_old_data() -> None:
 def test_a_dropped_copy(destination: int) -> None:
     below, device = faulty(FaultRule(COPY, Effect.DROP))
     below.write(0, blocks("ab"))
-    device.copy(0, destination, 2 * BLOCK, HOST)
+    device.copy([CopyRange(0, destination, 2 * BLOCK)], HOST)
     assert not below.copies
     assert not any(below.read(destination, 2 * BLOCK))
     assert below.report_zones(SEQ, 1)[0].data_size == (2 * BLOCK if destination == at(SEQ) else 0)
@@ -234,7 +234,7 @@ def test_one_bit_is_flipped(byte: int, where: int) -> None:
     assert differences(device.read(0, 2 * BLOCK), data) == [(where, 8)]
     below, device = faulty(FaultRule(COPY, Effect.FLIP, byte=byte, bit=7))
     below.write(0, data)
-    device.copy(0, at(SEQ), 2 * BLOCK, HOST)
+    device.copy([CopyRange(0, at(SEQ), 2 * BLOCK)], HOST)
     assert differences(below.read(at(SEQ), 2 * BLOCK), data) == [(where, 128)]
 
 
@@ -242,7 +242,7 @@ def test_a_flipped_copy_of_more_than_a_buffer(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("zonefs_py.device.fault.BUFFER_SIZE", 2 * BLOCK)
     below, device = faulty(FaultRule(COPY, Effect.FLIP, byte=3 * BLOCK + 5))
     below.write(0, blocks("abcde"))
-    device.copy(0, at(SEQ), 5 * BLOCK, HOST)
+    device.copy([CopyRange(0, at(SEQ), 5 * BLOCK)], HOST)
     assert differences(below.read(at(SEQ), 5 * BLOCK), blocks("abcde")) == [(3 * BLOCK + 5, 1)]
 
 
@@ -250,14 +250,14 @@ def test_a_piece_that_the_device_cannot_copy_is_copied_all_the_same() -> None:
     class Coarse(CopyingDevice):
         """Copies two blocks at a time, as a host file system with larger blocks does."""
 
-        def can_copy(self, source: int, destination: int, length: int, method: CopyMethod) -> bool:
-            return super().can_copy(source, destination, length, method) and length % (2 * BLOCK) == 0
+        def can_copy(self, ranges: Sequence[CopyRange], method: CopyMethod) -> bool:
+            return super().can_copy(ranges, method) and not any(piece.length % (2 * BLOCK) for piece in ranges)
 
     below = Coarse(GEOMETRY)
     device = FaultDevice(below, [FaultRule(COPY, Effect.SHORT, after=3 * BLOCK)])
     below.write(0, blocks("abcd"))
     with pytest.raises(DeviceError) as raised:
-        device.copy(0, at(SEQ), 4 * BLOCK, HOST)
+        device.copy([CopyRange(0, at(SEQ), 4 * BLOCK)], HOST)
     assert (raised.value.completed, written(below, SEQ), below.copies) == (3 * BLOCK, "abc", [])
 
 
@@ -288,7 +288,7 @@ def test_a_zone_breaks_in_the_middle(operation: Operation, effect: Effect, whole
         if operation is WRITE:
             device.write(at(SEQ), data)
         else:
-            device.copy(0, at(SEQ), len(data), HOST)
+            device.copy([CopyRange(0, at(SEQ), len(data))], HOST)
 
     if whole == 4:
         call()
@@ -305,7 +305,7 @@ def test_another_zone_can_be_the_target() -> None:
     below, device = faulty(FaultRule(COPY, Effect.OFFLINE, (SEQ, SEQ), after=BLOCK, target=0))
     below.write(0, blocks("abc"))
     with pytest.raises(DeviceError, match="zone 0: read of an offline zone") as raised:
-        device.copy(0, at(SEQ), 3 * BLOCK, HOST)
+        device.copy([CopyRange(0, at(SEQ), 3 * BLOCK)], HOST)
     assert raised.value.completed == BLOCK
     assert condition(below, 0) is OFFLINE
     assert written(below, SEQ) == "a"
@@ -472,7 +472,7 @@ def test_bugs_of_the_caller_are_not_faults() -> None:
         with pytest.raises(ValueError, match="block"):
             device.write(offset, bytes(length))
     with pytest.raises(ValueError, match="by reflink"):
-        FaultDevice(MemoryDevice(GEOMETRY)).copy(0, ZONE, BLOCK, CopyMethod.REFLINK)
+        FaultDevice(MemoryDevice(GEOMETRY)).copy([CopyRange(0, ZONE, BLOCK)], CopyMethod.REFLINK)
     assert [status.matched for status in device.rules] == [0, 0, 0]
 
 
@@ -490,7 +490,7 @@ def test_what_the_device_below_refuses_is_refused_whole() -> None:
     assert below.report_zones() == before
     assert not any(below.read(at(1), ZONE))
     with pytest.raises(DeviceError):
-        device.copy(0, at(SEQ, 13), 3 * BLOCK, HOST)
+        device.copy([CopyRange(0, at(SEQ, 13), 3 * BLOCK)], HOST)
     assert below.copies == [(0, at(SEQ, 13), 3 * BLOCK, HOST)]
 
 
@@ -498,19 +498,19 @@ def test_copies_pass_through_with_their_generation() -> None:
     linear = LinearDevice([Slice(CopyingDevice(GEOMETRY)), Slice(CopyingDevice(GEOMETRY))])
     device = FaultDevice(linear, [FaultRule(COPY, Effect.DROP, count=None)])
     assert device.info.copy_methods == (HOST,)
-    assert device.can_copy(0, at(SEQ), BLOCK, HOST)
-    assert not device.can_copy(0, at(8 + SEQ), BLOCK, HOST)
+    assert device.can_copy([CopyRange(0, at(SEQ), BLOCK)], HOST)
+    assert not device.can_copy([CopyRange(0, at(8 + SEQ), BLOCK)], HOST)
     with pytest.raises(ValueError, match="not in one part"):
-        device.copy(0, at(8 + SEQ), BLOCK, HOST)
+        device.copy([CopyRange(0, at(8 + SEQ), BLOCK)], HOST)
     planned = device.generation
     linear.replace_table(linear.slices)
     assert device.generation == planned + 1
     with pytest.raises(TableChanged):
-        device.copy(0, at(SEQ), BLOCK, HOST, planned)
-    device.copy(0, at(SEQ), BLOCK, HOST, device.generation)
+        device.copy([CopyRange(0, at(SEQ), BLOCK)], HOST, planned)
+    device.copy([CopyRange(0, at(SEQ), BLOCK)], HOST, device.generation)
     device.remove_rule(1)
     with pytest.raises(TableChanged):
-        device.copy(0, at(SEQ), BLOCK, HOST, planned)
+        device.copy([CopyRange(0, at(SEQ), BLOCK)], HOST, planned)
 
 
 call_strategy = st.tuples(st.sampled_from(["write", "read", "reset", "finish"]), st.integers(SEQ, 4), st.integers(1, 4))

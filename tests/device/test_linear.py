@@ -17,7 +17,7 @@ from zonefs_py.device.memory import MemoryDevice
 from zonefs_py.errors import DeviceError, TableChanged, UserError
 from zonefs_py.fs.filesystem import Filesystem
 from zonefs_py.fs.format import format_device
-from zonefs_py.zone import CopyMethod, Geometry, ZoneCondition, ZoneOp
+from zonefs_py.zone import CopyMethod, CopyRange, Geometry, ZoneCondition, ZoneOp
 
 from .copying import CopyingDevice
 
@@ -296,13 +296,13 @@ def test_copies_within_a_part_pass_down_remapped() -> None:
     a, b, linear = two()
     b.write(0, fill("x", 4 * BLOCK))
     # Whole zones and the blocks next to the seam, on both sides of it.
-    assert linear.can_copy(4 * ZONE, 7 * ZONE, 4 * BLOCK, HOST)
-    linear.copy(4 * ZONE, 7 * ZONE, 4 * BLOCK, HOST, linear.generation)
+    assert linear.can_copy([CopyRange(4 * ZONE, 7 * ZONE, 4 * BLOCK)], HOST)
+    linear.copy([CopyRange(4 * ZONE, 7 * ZONE, 4 * BLOCK)], HOST, linear.generation)
     assert b.copies == [(0, 3 * ZONE, 4 * BLOCK, HOST)]
     assert linear.read(7 * ZONE, 5 * BLOCK) == fill("x", 4 * BLOCK) + bytes(BLOCK)
     a.write(3 * ZONE, fill("y", ZONE))
-    assert linear.can_copy(4 * ZONE - BLOCK, 2 * ZONE, BLOCK, HOST)
-    linear.copy(4 * ZONE - BLOCK, 2 * ZONE, BLOCK, HOST)
+    assert linear.can_copy([CopyRange(4 * ZONE - BLOCK, 2 * ZONE, BLOCK)], HOST)
+    linear.copy([CopyRange(4 * ZONE - BLOCK, 2 * ZONE, BLOCK)], HOST)
     assert a.copies == [(4 * ZONE - BLOCK, 2 * ZONE, BLOCK, HOST)]
     assert linear.report_zones(2, 1)[0].wp == 2 * ZONE + BLOCK
 
@@ -311,10 +311,10 @@ def test_copies_between_slices_of_one_device_pass_down() -> None:
     a, b = CopyingDevice(geometry()), CopyingDevice(geometry())
     linear = LinearDevice([Slice(a, 2, 2), Slice(b), Slice(a, 0, 2)])
     linear.write(0, fill("x"))
-    assert linear.can_copy(0, 6 * ZONE, BLOCK, HOST)
-    linear.copy(0, 6 * ZONE, BLOCK, HOST)
+    assert linear.can_copy([CopyRange(0, 6 * ZONE, BLOCK)], HOST)
+    linear.copy([CopyRange(0, 6 * ZONE, BLOCK)], HOST)
     assert a.copies == [(2 * ZONE, 0, BLOCK, HOST)]
-    assert not linear.can_copy(0, 6 * ZONE, BLOCK, REFLINK)
+    assert not linear.can_copy([CopyRange(0, 6 * ZONE, BLOCK)], REFLINK)
 
 
 @pytest.mark.parametrize(
@@ -329,23 +329,34 @@ def test_copies_between_slices_of_one_device_pass_down() -> None:
 def test_copies_between_parts_are_refused_before_anything_is_done(source: int, destination: int, length: int) -> None:
     a, b, linear = two()
     before = linear.report_zones()
-    assert not linear.can_copy(source, destination, length, HOST)
+    assert not linear.can_copy([CopyRange(source, destination, length)], HOST)
     with pytest.raises(ValueError, match="not in one part"):
-        linear.copy(source, destination, length, HOST)
+        linear.copy([CopyRange(source, destination, length)], HOST)
     assert (a.copies, b.copies) == ([], [])
     assert linear.report_zones() == before
 
 
-def test_a_copy_with_one_end_across_the_seam_is_refused_whole() -> None:
+def test_what_crosses_the_seam_is_no_command_and_is_refused_whole() -> None:
     a, b = CopyingDevice(geometry(3, 3)), CopyingDevice(geometry(3, 3))
     linear = LinearDevice([Slice(a), Slice(b)])
     seam = 3 * ZONE
     for source, destination in ((seam - BLOCK, 0), (0, seam - BLOCK), (seam - BLOCK, 4 * ZONE)):
-        assert not linear.can_copy(source, destination, 2 * BLOCK, HOST)
-        with pytest.raises(ValueError, match="not in one part"):
-            linear.copy(source, destination, 2 * BLOCK, HOST)
+        for call in (linear.can_copy, linear.copy):
+            with pytest.raises(ValueError, match="crosses a zone boundary"):
+                call([CopyRange(source, destination, 2 * BLOCK)], HOST)
     assert (a.copies, b.copies) == ([], [])
-    assert linear.can_copy(seam - 2 * BLOCK, 0, 2 * BLOCK, HOST)
+    assert linear.can_copy([CopyRange(seam - 2 * BLOCK, 0, 2 * BLOCK)], HOST)
+
+
+def test_a_command_of_ranges_from_both_parts_is_refused_whole() -> None:
+    a, b, linear = two()
+    ranges = [CopyRange(0, 2 * ZONE, BLOCK), CopyRange(5 * ZONE, 2 * ZONE + BLOCK, BLOCK)]
+    assert not linear.can_copy(ranges, HOST)
+    with pytest.raises(ValueError, match="not in one part"):
+        linear.copy(ranges, HOST)
+    assert (a.copies, b.copies) == ([], [])
+    linear.copy([CopyRange(BLOCK, 2 * ZONE, BLOCK), CopyRange(3 * ZONE, 2 * ZONE + BLOCK, BLOCK)], HOST)
+    assert a.commands == [([CopyRange(BLOCK, 2 * ZONE, BLOCK), CopyRange(3 * ZONE, 2 * ZONE + BLOCK, BLOCK)], HOST)]
 
 
 def test_a_failed_copy_says_how_far_it_came() -> None:
@@ -354,7 +365,7 @@ def test_a_failed_copy_says_how_far_it_came() -> None:
     b.write(0, fill("x", 4 * BLOCK))
     b.write(ZONE, bytes(ZONE - 4 * BLOCK))
     with pytest.raises(DeviceError) as raised:
-        linear.copy(4 * ZONE, 6 * ZONE - 4 * BLOCK, 4 * BLOCK, HOST)
+        linear.copy([CopyRange(4 * ZONE, 6 * ZONE - 4 * BLOCK, 4 * BLOCK)], HOST)
     assert raised.value.completed == 2 * BLOCK
     assert linear.report_zones(5, 1)[0].condition is ZoneCondition.FULL
 
@@ -367,16 +378,16 @@ def test_a_copy_planned_before_the_table_changed_is_refused() -> None:
     c = CopyingDevice(geometry(), name="c")
     a.write(2 * ZONE, fill("x"))
     planned = linear.generation
-    assert linear.can_copy(2 * ZONE, 3 * ZONE, BLOCK, HOST)
+    assert linear.can_copy([CopyRange(2 * ZONE, 3 * ZONE, BLOCK)], HOST)
     assert linear.replace_table([Slice(a), Slice(c)]) == [b]
     assert linear.generation == planned + 1
     # The copy's own part has not even moved; it is refused all the same, and nothing has happened.
     with pytest.raises(TableChanged, match="planned under table 0, now it is table 1") as raised:
-        linear.copy(2 * ZONE, 3 * ZONE, BLOCK, HOST, planned)
+        linear.copy([CopyRange(2 * ZONE, 3 * ZONE, BLOCK)], HOST, planned)
     assert raised.value.completed == 0
     assert (a.copies, b.copies, c.copies) == ([], [], [])
     assert linear.report_zones(3, 1)[0].condition is ZoneCondition.EMPTY
-    linear.copy(2 * ZONE, 3 * ZONE, BLOCK, HOST, linear.generation)
+    linear.copy([CopyRange(2 * ZONE, 3 * ZONE, BLOCK)], HOST, linear.generation)
     assert a.copies
 
 
@@ -424,7 +435,7 @@ def test_a_change_below_counts_and_generations_only_grow() -> None:
         planned = outer.generation
         inner.replace_table([Slice(a), Slice(part)])
         with pytest.raises(TableChanged):
-            outer.copy(4 * ZONE, 5 * ZONE, BLOCK, HOST, planned)
+            outer.copy([CopyRange(4 * ZONE, 5 * ZONE, BLOCK)], HOST, planned)
         seen.append(outer.generation)
     fresh = LinearDevice([Slice(CopyingDevice(geometry(8, 2)))])
     outer.replace_table([Slice(fresh)])

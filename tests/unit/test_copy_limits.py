@@ -10,9 +10,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from zonefs_py.copy.limits import BYTE_LIMITS, MAX_NR_RANGES, MAX_RANGE_BYTES, SETTABLE, CopyLimits
-from zonefs_py.copy.plan import CopyRange, gather, plan
+from zonefs_py.copy.plan import gather, plan
 from zonefs_py.errors import InvalidRequest
 from zonefs_py.units import GIB, KIB, MIB
+from zonefs_py.zone import CopyRange
 
 BLOCK = 4096
 HARDWARE = CopyLimits.of_hardware(64 * MIB, 16 * MIB, 8, BLOCK)
@@ -186,7 +187,7 @@ def test_no_command_exceeds_a_limit_and_all_is_copied_in_order(
         {"copy_max_bytes": most, "copy_max_range_bytes": most_range, "copy_max_nr_ranges": most_ranges}, BLOCK
     )
     ranges = gather(sources, destination)
-    commands = plan(ranges, limits)
+    commands = plan(ranges, limits, 1 << 50)
     for command in commands:
         assert 0 < command.length <= most
         assert len(command.ranges) <= most_ranges
@@ -207,4 +208,4 @@ def test_no_command_exceeds_a_limit_and_all_is_copied_in_order(
 def test_a_plan_within_limits_that_forbid_offload_is_a_bug() -> None:
     for name in SETTABLE:
         with pytest.raises(ValueError, match="must not be asked"):
-            plan([CopyRange(0, MIB, KIB)], HARDWARE.with_limit(name, 0, BLOCK))
+            plan([CopyRange(0, MIB, KIB)], HARDWARE.with_limit(name, 0, BLOCK), GIB)

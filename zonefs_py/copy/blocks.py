@@ -5,12 +5,12 @@ Here is no file system: whoever copies over its superblock or its files has done
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from zonefs_py.copy.abi import share_out
 from zonefs_py.copy.engine import CopyEngine
-from zonefs_py.copy.plan import CopyRange, gather
+from zonefs_py.copy.plan import gather
 from zonefs_py.device.base import ZonedDevice
 from zonefs_py.errors import DeviceError, InvalidRequest, NotAligned, NotPermitted, OutOfMemory
 from zonefs_py.units import MIB
@@ -69,7 +69,7 @@ def copy_blocks(
     _check_places(ranges, destination, sum(lengths), device.info.size)
     if engine is None:
         engine = CopyEngine(device)
-    result = engine.copy(list(_cut_at_zones(gather(ranges, destination), device.info.zone_size)))
+    result = engine.copy(gather(ranges, destination))
     return BlocksCopied(share_out(result.completed, lengths), result.error)
 
 
@@ -82,12 +82,3 @@ def _check_places(ranges: Sequence[tuple[int, int]], destination: int, total: in
             raise InvalidRequest(
                 f"copy of {length} bytes from {source} overlaps the destination, {total} bytes at {destination}"
             )
-
-
-def _cut_at_zones(ranges: Iterable[CopyRange], zone_size: int) -> Iterator[CopyRange]:
-    """Cut *ranges* where a zone ends at either side, as the block layer does before a request gets to a device."""
-    for source, destination, length in ranges:
-        while length:
-            piece = min(length, zone_size - source % zone_size, zone_size - destination % zone_size)
-            yield CopyRange(source, destination, piece)
-            source, destination, length = source + piece, destination + piece, length - piece

@@ -9,16 +9,19 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass, replace
 from enum import Enum
+from itertools import groupby
+from typing import NamedTuple
 
 from zonefs_py.copy.limits import CopyLimits
-from zonefs_py.copy.plan import CopyCommand, CopyRange, cut, plan
+from zonefs_py.copy.plan import cut_at, join, plan, split_aligned
 from zonefs_py.device.base import ZonedDevice
-from zonefs_py.errors import DeviceError, OutOfMemory
+from zonefs_py.device.copy_command import cut, part_of, total_length
+from zonefs_py.errors import DeviceError, OutOfMemory, TableChanged
 from zonefs_py.units import MIB, round_down
-from zonefs_py.zone import CopyMethod
+from zonefs_py.zone import CopyMethod, CopyRange
 
 log = logging.getLogger(__name__)
 
@@ -37,9 +40,16 @@ class Engine(Enum):
 _METHODS = {Engine(method.value): method for method in CopyMethod}
 
 
+MAX_PLANS = 8
+"""How often a copy is planned at most, where what lies below a stack changes while it runs."""
+
+
 @dataclass(frozen=True)
 class CopyCounters:
-    """What one engine has done since the device was opened. ``nanoseconds`` is the time it took."""
+    """What one engine has done since the device was opened. ``nanoseconds`` is the time it took.
+
+    A copy that needs two engines, for different parts of it, is one of the ``copies`` of each.
+    """
 
     copies: int = 0
     commands: int = 0
@@ -47,12 +57,16 @@ class CopyCounters:
     errors: int = 0
     nanoseconds: int = 0
 
+    def __add__(self, more: CopyCounters) -> CopyCounters:
+        """Return both together."""
+        return CopyCounters(*map(sum, zip(astuple(self), astuple(more), strict=True)))
+
 
 @dataclass(frozen=True)
 class CopyResult:
     """How far a copy came: ``completed`` bytes from its start are known to be copied.
 
-    ``error`` is what stopped it, None if nothing did. ``issued`` says whether the device was asked to do anything, and
+    ``error`` is what stopped it, None if nothing did. ``issued`` says whether the device has tried what failed, and
     ``source_failed`` that the error is known to have come from reading.
     """
 
@@ -60,6 +74,13 @@ class CopyResult:
     error: DeviceError | OutOfMemory | None = None
     issued: bool = True
     source_failed: bool = False
+
+
+class Step(NamedTuple):
+    """A part of a copy: a command of the device, or what is emulated in one go."""
+
+    engine: Engine
+    ranges: tuple[CopyRange, ...]
 
 
 class CopyEngine:
@@ -105,129 +126,193 @@ class CopyEngine:
         with self._lock:
             self._limits = self._limits.with_limits(values, self._device.info.block_size)
 
-    def choose(self, ranges: Sequence[CopyRange]) -> Engine:
-        """Return the engine that would copy *ranges* now."""
-        return self._plan(ranges)[0]
+    def plan(self, ranges: Sequence[CopyRange]) -> list[Step]:
+        """Return the steps in which `copy` would copy *ranges* now."""
+        info, limits = self._device.info, self._limits
+        methods = [method for method in info.copy_methods if self._wanted in (None, Engine(method.value))]
+        alignment = info.reflink_alignment if methods[:1] == [CopyMethod.REFLINK] else 0
+        steps: list[Step] = []
+        for aligned, those in groupby(split_aligned(ranges, info.block_size), self._is_aligned):
+            if aligned and methods and limits.offload:
+                for command in plan(those, limits, info.zone_size, alignment or 1):
+                    steps += self._choose(command.ranges, methods)
+            else:
+                # Unaligned bytes are between conventional zones, or in one of the destination: both are read as one.
+                pieces = tuple(those)
+                steps.append(Step(Engine.EMULATE, tuple(cut_at(pieces, info.zone_size)) if aligned else pieces))
+        return self._with_joined_emulation(steps)
 
-    def _plan(self, ranges: Sequence[CopyRange]) -> tuple[Engine, list[CopyCommand]]:
-        """Return the engine for *ranges* and its commands; emulation has none."""
-        limits = self._limits
-        if limits.offload:
-            # The device is asked about the very pieces that it will get: cut in other places they may not be aligned to
-            # what a reflink needs.
-            commands = plan(ranges, limits)
-            pieces = [piece for command in commands for piece in command.ranges]
-            for method in self._device.info.copy_methods:
-                engine = Engine(method.value)
-                fits = self._wanted in (None, engine)
-                if fits and all(self._device.can_copy(*piece, method) for piece in pieces):
-                    return engine, commands
-        return Engine.EMULATE, []
+    def _is_aligned(self, piece: CopyRange) -> bool:
+        return not (piece.source | piece.destination | piece.length) % self._device.info.block_size
+
+    def _choose(self, ranges: Sequence[CopyRange], methods: Sequence[CopyMethod]) -> Iterator[Step]:
+        """Yield the steps for *ranges*, which are one command: itself, if the best method can copy all of it."""
+        # The device is asked about the very pieces that it will get: cut in other places they may not be aligned to
+        # what a reflink needs.
+        if self._device.can_copy(ranges, methods[0]):
+            yield Step(Engine(methods[0].value), tuple(ranges))
+            return
+
+        def best(piece: CopyRange) -> Engine:
+            able = (Engine(method.value) for method in methods if self._device.can_copy([piece], method))
+            return next(able, Engine.EMULATE)
+
+        for engine, those in groupby(ranges, best):
+            yield Step(engine, tuple(those))
+
+    def _with_joined_emulation(self, steps: Sequence[Step]) -> list[Step]:
+        """Undo what the limits of commands did to what is emulated: these limits are the device's."""
+        joined: list[Step] = []
+        for engine, those in groupby(steps, lambda step: step.engine):
+            if engine is not Engine.EMULATE:
+                joined += those
+                continue
+            ranges: list[CopyRange] = []
+            pieces = (piece for step in those for piece in step.ranges)
+            for aligned, group in groupby(pieces, self._is_aligned):
+                some = list(group)
+                ranges += join(some, self._device.info.zone_size) if aligned else some
+            joined.append(Step(engine, tuple(ranges)))
+        return joined
 
     def copy(self, ranges: Sequence[CopyRange]) -> CopyResult:
-        """Copy *ranges* in order, whose destinations follow each other. Block-aligned; never raises DeviceError."""
+        """Copy *ranges* in order, whose destinations follow each other; never raises DeviceError.
+
+        All numbers are multiples of the block size, except that a range to conventional zones can be any bytes, and one
+        to a sequential zone can begin anywhere in the source.
+        """
+        tally: dict[Engine, CopyCounters] = {}
+        completed = 0
+        for _ in range(MAX_PLANS):
+            rest = list(part_of(ranges, completed, completed + total_length(ranges)))
+            result = self._copy_as_planned(rest, tally)
+            completed += result.completed
+            # What was planned for one table of a stack must not be done under another; all before it is done.
+            if not isinstance(result.error, TableChanged):
+                break
+        with self._lock:
+            for engine, more in tally.items():
+                self._counters[engine] += more
+        return replace(result, completed=completed)
+
+    def _copy_as_planned(self, ranges: Sequence[CopyRange], tally: dict[Engine, CopyCounters]) -> CopyResult:
         # Before the choice: what is chosen for one table of a stack must not be done under another.
         generation = self._device.generation
-        started = time.perf_counter_ns()
-        engine, commands = self._plan(ranges)
-        if engine is Engine.EMULATE:
-            result, issued = self._emulate(ranges)
-        else:
-            result, issued = self._offload(commands, _METHODS[engine], generation)
-        self._count(engine, result, issued, started)
-        return result
-
-    def _offload(self, commands: Sequence[CopyCommand], method: CopyMethod, generation: int) -> tuple[CopyResult, int]:
+        steps = self.plan(ranges)
+        emulated = [piece for step in steps if step.engine is Engine.EMULATE for piece in step.ranges]
+        buffer = None
         completed = 0
-        for number, command in enumerate(commands, start=1):
-            for part in command.ranges:
-                try:
-                    self._device.copy(*part, method, generation)
-                except DeviceError as exc:
-                    return CopyResult(completed + exc.completed, exc, source_failed=exc.source_failed), number
-                completed += part.length
-        return CopyResult(completed), len(commands)
-
-    def _emulate(self, ranges: Sequence[CopyRange]) -> tuple[CopyResult, int]:
+        result = CopyResult(0)
         try:
-            buffer = self._take_buffer(sum(part.length for part in ranges))
+            if emulated:
+                buffer = self._take_buffer(emulated)
+            for engine, pieces in steps:
+                started = time.perf_counter_ns()
+                if engine is Engine.EMULATE:
+                    assert buffer is not None
+                    result, commands = self._emulate(pieces, buffer)
+                else:
+                    result, commands = self._offload(pieces, _METHODS[engine], generation), 1
+                spent = time.perf_counter_ns() - started
+                errors = result.error is not None and not isinstance(result.error, TableChanged)
+                before = tally.get(engine, CopyCounters(copies=1))
+                tally[engine] = before + CopyCounters(0, commands, result.completed, errors, spent)
+                completed += result.completed
+                if result.error is not None:
+                    break
         except OutOfMemory as exc:
-            return CopyResult(0, exc, issued=False), 0
-        completed = commands = 0
+            tally[Engine.EMULATE] = tally.get(Engine.EMULATE, CopyCounters(copies=1)) + CopyCounters(errors=1)
+            result = CopyResult(0, exc, issued=False)
+        finally:
+            if buffer is not None:
+                with self._lock:
+                    self._buffer = buffer
+        return replace(result, completed=completed)
+
+    def _offload(self, ranges: Sequence[CopyRange], method: CopyMethod, generation: int) -> CopyResult:
         try:
-            for part in cut(ranges, len(buffer)):
-                view = memoryview(buffer)[: part.length]
+            self._device.copy(ranges, method, generation)
+        except TableChanged as exc:
+            return CopyResult(exc.completed, exc, issued=False)
+        except DeviceError as exc:
+            return CopyResult(exc.completed, exc, source_failed=exc.source_failed)
+        return CopyResult(total_length(ranges))
+
+    # Emulation
+
+    def _emulate(self, ranges: Sequence[CopyRange], buffer: bytearray) -> tuple[CopyResult, int]:
+        """Return the result and in how many reads and writes it was done."""
+        completed = commands = 0
+        for piece in ranges:
+            aligned = self._is_aligned(piece)
+            for part in cut([piece], len(buffer)) if aligned else self._cut_unaligned(piece, len(buffer)):
                 commands += 1
                 try:
-                    self._device.read_into(part.source, view)
+                    data = self._read(part, memoryview(buffer))
                 except DeviceError as exc:
                     return CopyResult(completed, exc, source_failed=True), commands
                 try:
-                    self._device.write(part.destination, view)
+                    if aligned:
+                        self._device.write(part.destination, data)
+                    else:
+                        self._write_unaligned(part.destination, data, memoryview(buffer)[len(buffer) // 2 :])
                 except DeviceError as exc:
                     return CopyResult(completed, exc), commands
                 completed += part.length
-        finally:
-            with self._lock:
-                self._buffer = buffer
         return CopyResult(completed), commands
 
-    def copy_pieces(
-        self, length: int, read: Callable[[int, int], bytes], write: Callable[[int, bytes], None]
-    ) -> CopyResult:
-        """Copy *length* bytes by *read* (bytes done, size) and *write* (bytes done, data); never raises DeviceError.
+    def _cut_unaligned(self, piece: CopyRange, buffer_size: int) -> Iterator[CopyRange]:
+        """Cut *piece* so that the blocks that a part touches, at either end, fit in half a buffer.
 
-        For what no device can do by itself: ends that are not block-aligned. It counts as emulation.
+        Parts end where a block of the destination does: only the ends of the whole are blocks that are written in part.
         """
-        started = time.perf_counter_ns()
+        source, destination, length = piece
         block = self._device.info.block_size
-        completed = commands = 0
-        most = BUFFER_SIZE
-        error: DeviceError | OutOfMemory | None = None
-        reading = False
-        while completed < length and error is None:
-            size = min(most, length - completed)
-            commands += 1
-            reading = True
-            try:
-                data = read(completed, size)
-                reading = False
-                write(completed, data)
-                completed += size
-            except DeviceError as exc:
-                error = exc
-            except MemoryError:
-                if reading and size > block:
-                    most = max(block, round_down(size // 2, block))
-                else:
-                    error = OutOfMemory(f"no memory for a copy of {size} bytes")
-        result = CopyResult(completed, error, source_failed=reading and error is not None)
-        self._count(Engine.EMULATE, result, commands, started)
-        return result
+        most = round_down(buffer_size // 2, block) - block
+        while length:
+            part = min(length, most - destination % block)
+            yield CopyRange(source, destination, part)
+            source, destination, length = source + part, destination + part, length - part
 
-    def _count(self, engine: Engine, result: CopyResult, commands: int, started: int) -> None:
-        spent = time.perf_counter_ns() - started
-        with self._lock:
-            before = self._counters[engine]
-            self._counters[engine] = CopyCounters(
-                before.copies + 1,
-                before.commands + commands,
-                before.bytes + result.completed,
-                before.errors + (result.error is not None),
-                before.nanoseconds + spent,
-            )
+    def _read(self, part: CopyRange, buffer: memoryview) -> memoryview:
+        """Read the whole blocks that have the source of *part* to the start of *buffer*; return what is of it."""
+        block = self._device.info.block_size
+        before = part.source % block
+        end = before + part.length
+        self._device.read_into(part.source - before, buffer[: end + -end % block])
+        return buffer[before:end]
 
-    def _take_buffer(self, length: int) -> bytearray:
+    def _write_unaligned(self, destination: int, data: memoryview, buffer: memoryview) -> None:
+        """Write *data*, with the rest of the blocks at its ends as it is now; *buffer* is to put them together."""
+        block = self._device.info.block_size
+        before = destination % block
+        end = before + len(data)
+        size = end + -end % block
+        start = destination - before
+        if before:
+            self._device.read_into(start, buffer[:block])
+        if size > end and not (before and size == block):
+            self._device.read_into(start + size - block, buffer[size - block : size])
+        buffer[before:end] = data
+        self._device.write(start, buffer[:size])
+
+    def _take_buffer(self, ranges: Sequence[CopyRange]) -> bytearray:
+        """Return the buffer to emulate *ranges*: as large as they need, or smaller. Raises OutOfMemory."""
+        block = self._device.info.block_size
+        # An unaligned part needs the blocks of both ends, and may touch one more of each than it has.
+        whole = sum(piece.length for piece in ranges if self._is_aligned(piece))
+        odd = max((piece.length for piece in ranges if not self._is_aligned(piece)), default=None)
+        least = block if odd is None else 4 * block
+        wanted = max(whole, 0 if odd is None else 2 * (odd + 2 * block))
         with self._lock:
             buffer, self._buffer = self._buffer, None
-        block = self._device.info.block_size
-        size = max(block, min(BUFFER_SIZE, round_down(length + block - 1, block)))
+        size = max(least, min(BUFFER_SIZE, round_down(wanted + block - 1, block)))
         if buffer is not None and len(buffer) >= size:
             return buffer
         while True:
             try:
                 return self._allocate(size)
             except MemoryError:
-                if size <= block:
-                    raise OutOfMemory("no memory for a copy, not even for one block") from None
-                size = max(block, round_down(size // 2, block))
+                if size <= least:
+                    raise OutOfMemory("no memory for a copy, not even for single blocks") from None
+                size = max(least, round_down(size // 2, block))

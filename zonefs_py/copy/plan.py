@@ -6,14 +6,9 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from zonefs_py.copy.limits import CopyLimits
-
-
-class CopyRange(NamedTuple):
-    """*length* bytes from *source* to *destination*."""
-
-    source: int
-    destination: int
-    length: int
+from zonefs_py.device.copy_command import total_length
+from zonefs_py.units import round_down
+from zonefs_py.zone import CopyRange
 
 
 class CopyCommand(NamedTuple):
@@ -24,7 +19,7 @@ class CopyCommand(NamedTuple):
     @property
     def length(self) -> int:
         """Bytes of all ranges."""
-        return sum(part.length for part in self.ranges)
+        return total_length(self.ranges)
 
 
 def gather(sources: Iterable[tuple[int, int]], destination: int) -> list[CopyRange]:
@@ -36,18 +31,54 @@ def gather(sources: Iterable[tuple[int, int]], destination: int) -> list[CopyRan
     return ranges
 
 
-def cut(ranges: Iterable[CopyRange], most: int) -> Iterator[CopyRange]:
-    """Yield *ranges* in order, in parts of at most *most* bytes each."""
-    for part in ranges:
-        for done in range(0, part.length, most):
-            yield CopyRange(part.source + done, part.destination + done, min(most, part.length - done))
+def cut_at(ranges: Iterable[CopyRange], boundary: int) -> Iterator[CopyRange]:
+    """Yield *ranges* in order, cut where either end comes to a multiple of *boundary*."""
+    for source, destination, length in ranges:
+        while length:
+            piece = min(length, boundary - source % boundary, boundary - destination % boundary)
+            yield CopyRange(source, destination, piece)
+            source, destination, length = source + piece, destination + piece, length - piece
 
 
-def plan(ranges: Iterable[CopyRange], limits: CopyLimits) -> list[CopyCommand]:
+def split_aligned(ranges: Iterable[CopyRange], alignment: int) -> Iterator[CopyRange]:
+    """Yield *ranges* in order, each cut so that as much as possible of it is a multiple of *alignment* in all numbers.
+
+    That is its middle, if source and destination are as far from a multiple as each other; nothing, if they are not.
+    """
+    for source, destination, length in ranges:
+        head = min(length, -source % alignment)
+        middle = round_down(length - head, alignment)
+        if (source - destination) % alignment or not middle:
+            yield CopyRange(source, destination, length)
+            continue
+        done = 0
+        for size in (head, middle, length - head - middle):
+            if size:
+                yield CopyRange(source + done, destination + done, size)
+            done += size
+
+
+def join(ranges: Iterable[CopyRange], boundary: int) -> list[CopyRange]:
+    """Return *ranges* with those made one that follow each other at both ends, but not across a *boundary*."""
+    joined: list[CopyRange] = []
+    for piece in ranges:
+        if joined:
+            source, destination, length = joined[-1]
+            follows = (source + length, destination + length) == (piece.source, piece.destination)
+            if follows and piece.source % boundary and piece.destination % boundary:
+                joined[-1] = CopyRange(source, destination, length + piece.length)
+                continue
+        joined.append(piece)
+    return joined
+
+
+def plan(ranges: Iterable[CopyRange], limits: CopyLimits, zone_size: int, alignment: int = 1) -> list[CopyCommand]:
     """Return the commands, in order, that copy *ranges* within *limits*. ValueError if those do not allow offload.
 
     No command is longer than ``copy_max_bytes``, has a range above ``copy_max_range_bytes`` or more than
-    ``copy_max_nr_ranges`` ranges; each is as large as that allows.
+    ``copy_max_nr_ranges`` ranges; no range crosses the end of a zone at either side, and no command at its
+    destination. Within that, each is as large as can be without a cut in the middle of *alignment*, which is what the
+    best way of copying needs; ranges that are not aligned to it are cut where they come to be (see `split_aligned`).
     """
     if not limits.offload:
         raise ValueError("with these limits the device must not be asked to copy")
@@ -55,13 +86,19 @@ def plan(ranges: Iterable[CopyRange], limits: CopyLimits) -> list[CopyCommand]:
     current: list[CopyRange] = []
     room = limits.copy_max_bytes
     most = min(limits.copy_max_range_bytes, limits.copy_max_bytes)
-    for whole in ranges:
-        source, destination, length = whole
+    for source, destination, length in split_aligned(cut_at(ranges, zone_size), alignment):
+        if current and not destination % zone_size:
+            commands.append(CopyCommand(tuple(current)))
+            current, room = [], limits.copy_max_bytes
+        # A piece that is aligned stays so when it is cut, unless a limit is below the alignment.
+        unit = alignment if not (source | destination) % alignment and alignment <= min(length, most) else 1
         while length:
-            if current and (not room or len(current) == limits.copy_max_nr_ranges):
+            part = min(length, most, room)
+            part = round_down(part, unit) if part < length else part
+            if current and (not part or len(current) == limits.copy_max_nr_ranges):
                 commands.append(CopyCommand(tuple(current)))
                 current, room = [], limits.copy_max_bytes
-            part = min(length, most, room)
+                continue
             current.append(CopyRange(source, destination, part))
             source, destination, length, room = source + part, destination + part, length - part, room - part
     if current:

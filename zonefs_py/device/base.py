@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Self
 
+from zonefs_py.device.copy_command import check_command
 from zonefs_py.errors import UserError
-from zonefs_py.zone import CopyMethod, DeviceInfo, Zone, ZoneCondition, ZoneOp
+from zonefs_py.zone import CopyMethod, CopyRange, DeviceInfo, Zone, ZoneCondition, ZoneOp
 
 
 class ZonedDevice(ABC):
@@ -72,29 +73,32 @@ class ZonedDevice(ABC):
         """
         return 0
 
-    def can_copy(self, source: int, destination: int, length: int, method: CopyMethod) -> bool:
-        """Whether `copy` with these arguments is a request that the device takes, as far as that is known beforehand.
+    def can_copy(self, ranges: Sequence[CopyRange], method: CopyMethod) -> bool:
+        """Whether the device copies *ranges*, a command as `copy` wants it, by *method*, as far as that is known now.
 
-        Zone conditions and write pointers are not looked at. To be asked before anything of a copy is issued.
+        A device that takes each range by itself takes them together. Zone conditions and write pointers are not
+        looked at. To be asked before anything of a copy is issued. Raises ValueError as `copy` does.
         """
+        check_command(ranges, self.info)
         return method in self.info.copy_methods
 
-    def copy(
-        self, source: int, destination: int, length: int, method: CopyMethod, generation: int | None = None
-    ) -> None:
-        """Copy *length* bytes at *source* to *destination*, to a sequential zone at its write pointer.
+    def copy(self, ranges: Sequence[CopyRange], method: CopyMethod, generation: int | None = None) -> None:
+        """Copy *ranges* in order: one command, to a sequential zone at its write pointer.
 
-        `can_copy` has said yes to these arguments. Source and destination do not overlap, and each stays within one
-        zone (or neighbouring conventional ones). What was never written copies as zeros.
+        Their destinations follow each other and lie in one zone, conventional or not: a command never goes on in the
+        next one. Each source lies in one zone, and overlaps nothing of the destination. All together they have at most
+        ``info.copy_max_hw_bytes``, one at most ``info.copy_max_range_hw_bytes``, and there are at most
+        ``info.copy_max_nr_ranges_hw``. What was never written copies as zeros.
 
         *generation* is the device's `generation` from before `can_copy` was asked. If it has changed since,
         TableChanged is raised and nothing has happened: plan again. None: not checked.
 
-        Raises ValueError where `can_copy` says no, and nothing has happened then; DeviceError, whose ``completed``
-        counts the bytes from the start that are known to be copied; the destination's write pointer may then be
-        anywhere from there to where it would have been: report the zone again. ``source_failed``: the device knows
-        the source to blame, and the write pointer is where ``completed`` says. No other way of copying is tried (a
-        device error must not be hidden by one).
+        Raises ValueError where the above is not so, and where `can_copy` says no, and nothing has happened then;
+        DeviceError, whose ``completed`` counts the bytes that are known to be copied, contiguous from the start of the
+        first range over all ranges (those before the one that failed are done); the destination's write pointer may
+        then be anywhere from there to where it would have been: report the zone again. ``source_failed``: the device
+        knows the source to blame, and the write pointer is where ``completed`` says. No other way of copying is tried
+        (a device error must not be hidden by one).
         """
         raise ValueError(f"{self.info.name} cannot copy by {method.value}")
 

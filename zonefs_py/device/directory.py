@@ -166,7 +166,14 @@ def open_device(path: str | os.PathLike[str], read_only: bool = False) -> Emulat
         alignment = 0 if read_only else host_copy.reflink_alignment(directory)
         store = DirectoryStore(str(path), directory, description.geometry, read_only=read_only, alignment=alignment)
         methods = () if read_only else host_copy.methods(alignment)
-        info = make_info(description, "emulated", str(path), read_only=read_only, copy_methods=methods)
+        info = make_info(
+            description,
+            "emulated",
+            str(path),
+            read_only=read_only,
+            copy_methods=methods,
+            reflink_alignment=max(alignment, description.geometry.block_size) if alignment else 0,
+        )
         return EmulatedDevice(store, description, conditions, info)
     except BaseException:
         os.close(directory)

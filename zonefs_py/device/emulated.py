@@ -8,22 +8,28 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple, Protocol
 
 from zonefs_py.device import host_copy
 from zonefs_py.device.base import ZonedDevice
 from zonefs_py.device.conditions import ZoneConditions
-from zonefs_py.device.description import (
-    DeviceDescription,
-)
-from zonefs_py.errors import (
-    DeviceError,
-    from_os_error,
-)
+from zonefs_py.device.copy_command import check_command
+from zonefs_py.device.description import DeviceDescription
+from zonefs_py.errors import DeviceError, from_os_error
 from zonefs_py.units import round_down
-from zonefs_py.zone import CONDITION_NAMES, CopyMethod, DeviceInfo, Geometry, Zone, ZoneCondition, ZoneOp, ZoneType
+from zonefs_py.zone import (
+    CONDITION_NAMES,
+    CopyMethod,
+    CopyRange,
+    DeviceInfo,
+    Geometry,
+    Zone,
+    ZoneCondition,
+    ZoneOp,
+    ZoneType,
+)
 
 log = logging.getLogger(__name__)
 
@@ -159,46 +165,30 @@ class EmulatedDevice(ZonedDevice):
         if self._conditions.condition(number) is ZoneCondition.OFFLINE:
             raise DeviceError(f"zone {number}: read of an offline zone")
 
-    def can_copy(self, source: int, destination: int, length: int, method: CopyMethod) -> bool:
+    def can_copy(self, ranges: Sequence[CopyRange], method: CopyMethod) -> bool:
+        check_command(ranges, self._info)
         if method not in self._info.copy_methods:
             return False
-        # A copy across zones is cut at their boundaries, and need not be aligned there.
         return all(
-            self._store.can_copy(place.offset, target.offset, piece, method)
-            for place, target, piece in self._copy_spans(source, destination, length)
+            self._store.can_copy(self._place(source).offset, self._place(destination).offset, length, method)
+            for source, destination, length in ranges
         )
 
-    def copy(
-        self, source: int, destination: int, length: int, method: CopyMethod, generation: int | None = None
-    ) -> None:
+    def copy(self, ranges: Sequence[CopyRange], method: CopyMethod, generation: int | None = None) -> None:
         # What lies where never changes here, so there is only one generation.
         self._check_writable()
-        if not self.can_copy(source, destination, length, method):
-            raise ValueError(f"{length} bytes from {source} to {destination} cannot be copied by {method.value}")
+        if not self.can_copy(ranges, method):
+            raise ValueError(f"{self._info.name} cannot copy {list(ranges)[:4]} by {method.value}")
         completed = 0
         try:
-            for place, target, piece in self._copy_spans(source, destination, length):
-                self._copy_piece(place, target, piece, method)
-                completed += piece
+            for source, destination, length in ranges:
+                self._copy_range(self._place(source), self._place(destination), length, method)
+                completed += length
         except DeviceError as exc:
             exc.completed += completed
             raise
 
-    def _copy_spans(self, source: int, destination: int, length: int) -> Iterator[tuple[Place, Place, int]]:
-        """Cut a copy at the zone boundaries of both ends."""
-        targets = self._spans(destination, length)
-        target_number, target_within, target_left = next(targets)
-        for number, offset, size in self._spans(source, length):
-            within, left = offset, size
-            while left:
-                if not target_left:
-                    target_number, target_within, target_left = next(targets)
-                piece = min(left, target_left)
-                yield Place(number, within), Place(target_number, target_within), piece
-                within, left = within + piece, left - piece
-                target_within, target_left = target_within + piece, target_left - piece
-
-    def _copy_piece(self, source: Place, destination: Place, length: int, method: CopyMethod) -> None:
+    def _copy_range(self, source: Place, destination: Place, length: int, method: CopyMethod) -> None:
         try:
             self._check_readable(source.number)
         except DeviceError as exc:
@@ -217,6 +207,9 @@ class EmulatedDevice(ZonedDevice):
             self._put_sequential(
                 destination, length, what, lambda: self._store.copy(source, destination, length, method)
             )
+
+    def _place(self, offset: int) -> Place:
+        return Place(*divmod(offset, self._geometry.zone_size))
 
     def _known_copied(self, exc: OSError) -> int:
         """Whole blocks, in bytes, that the host had copied before *exc*."""
@@ -399,6 +392,7 @@ def make_info(
     *,
     read_only: bool,
     copy_methods: tuple[CopyMethod, ...] = (),
+    reflink_alignment: int = 0,
 ) -> DeviceInfo:
     """Return what a device of *description* tells about itself."""
     geometry = description.geometry
@@ -419,4 +413,5 @@ def make_info(
         copy_max_hw_bytes=COPY_MAX_BYTES if copy_methods else 0,
         copy_max_range_hw_bytes=COPY_MAX_BYTES if copy_methods else 0,
         copy_max_nr_ranges_hw=COPY_MAX_NR_RANGES if copy_methods else 0,
+        reflink_alignment=reflink_alignment,
     )

@@ -14,10 +14,11 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from zonefs_py.device.base import ZonedDevice
+from zonefs_py.device.copy_command import cut, part_of, total_length
 from zonefs_py.device.fault_rules import ERRORS, FATES, Effect, FaultRule, Operation, has_delay
 from zonefs_py.errors import DeviceError, TableChanged, UserError
 from zonefs_py.units import MIB, is_aligned, round_down
-from zonefs_py.zone import CopyMethod, DeviceInfo, Zone, ZoneCondition, ZoneOp
+from zonefs_py.zone import CopyMethod, CopyRange, DeviceInfo, Zone, ZoneCondition, ZoneOp
 
 log = logging.getLogger(__name__)
 
@@ -145,7 +146,7 @@ class FaultDevice(ZonedDevice):
                     return RuleStatus(number, entry.rule, entry.matched, entry.fired)
         raise UserError(f"there is no rule {number}")
 
-    def _firing(self, operation: Operation, zones: _Span, source_zones: _Span | None = None) -> list[_Firing]:
+    def _firing(self, operation: Operation, zones: _Span, source_zones: Sequence[_Span] = ()) -> list[_Firing]:
         """Count the call, and return what strikes it."""
         if not self._entries:
             return []
@@ -278,32 +279,34 @@ class FaultDevice(ZonedDevice):
 
         self._in_pieces(firing, len(view), f"write of {len(view)} bytes at {offset}", transfer)
 
-    def can_copy(self, source: int, destination: int, length: int, method: CopyMethod) -> bool:
-        return self._device.can_copy(source, destination, length, method)
+    def can_copy(self, ranges: Sequence[CopyRange], method: CopyMethod) -> bool:
+        return self._device.can_copy(ranges, method)
 
-    def copy(
-        self, source: int, destination: int, length: int, method: CopyMethod, generation: int | None = None
-    ) -> None:
-        if not self.can_copy(source, destination, length, method):
-            self._device.copy(source, destination, length, method, generation)  # which says why not
+    def copy(self, ranges: Sequence[CopyRange], method: CopyMethod, generation: int | None = None) -> None:
+        if not self.can_copy(ranges, method):
+            self._device.copy(ranges, method, generation)  # which says why not
             return
         if generation not in (None, self.generation):
             raise TableChanged(f"{self._info.name}: the copy was planned under another table")
-        firing = self._firing(Operation.COPY, self._span(destination, length), self._span(source, length))
+        destination, length = ranges[0].destination, total_length(ranges)
+        sources = [self._span(source, size) for source, _, size in ranges]
+        firing = self._firing(Operation.COPY, self._span(destination, length), sources)
         if not firing or self._is_refused_whole(destination, length):
-            self._device.copy(source, destination, length, method, generation)
+            self._device.copy(ranges, method, generation)
             return
         effects = {one.rule.effect for one in firing}
 
         def transfer(start: int, end: int) -> None:
+            part = list(part_of(ranges, start, end))
             if Effect.DROP in effects:
                 self._pretend(destination + start, end - start)
-            elif Effect.FLIP not in effects and self.can_copy(source + start, destination + start, end - start, method):
-                self._device.copy(source + start, destination + start, end - start, method, generation)
+            elif Effect.FLIP not in effects and self.can_copy(part, method):
+                self._device.copy(part, method, generation)
             else:
-                self._copy_by_hand(firing, source, destination, range(start, end), length)
+                self._copy_by_hand(firing, ranges, range(start, end))
 
-        self._in_pieces(firing, length, f"copy of {length} bytes at {source} to {destination}", transfer)
+        what = f"copy of {length} bytes at {ranges[0].source} to {destination}"
+        self._in_pieces(firing, length, what, transfer)
 
     def _in_pieces(
         self, firing: Sequence[_Firing], length: int, what: str, transfer: Callable[[int, int], None]
@@ -330,16 +333,18 @@ class FaultDevice(ZonedDevice):
                 self._write_zeros(offset, piece)
             offset, length = offset + piece, length - piece
 
-    def _copy_by_hand(self, firing: Sequence[_Firing], source: int, destination: int, span: range, length: int) -> None:
+    def _copy_by_hand(self, firing: Sequence[_Firing], ranges: Sequence[CopyRange], span: range) -> None:
         """Copy *span* of a copy as the device below would not: with a changed bit, or a piece too odd for it."""
-        for start in range(span.start, span.stop, BUFFER_SIZE):
-            end = min(start + BUFFER_SIZE, span.stop)
+        length = total_length(ranges)
+        done = span.start
+        for source, destination, size in cut(part_of(ranges, span.start, span.stop), BUFFER_SIZE):
             try:
-                data = self._device.read(source + start, end - start)
-                self._device.write(destination + start, _flipped(firing, data, start, length))
+                data = self._device.read(source, size)
+                self._device.write(destination, _flipped(firing, data, done, length))
             except DeviceError as exc:
-                exc.completed = start - span.start
+                exc.completed = done - span.start
                 raise
+            done += size
 
     # The rest
 

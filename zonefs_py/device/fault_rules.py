@@ -101,7 +101,7 @@ class FaultRule:
     """One rule. Raises UserError, naming the field in JSON's words, if it makes no sense.
 
     *Which calls.* Those of ``operation`` (ANY: all) that touch a zone in ``zones`` (first and last; None: any zone), a
-    copy by its destination; ``source_zones`` is the same for the source of a copy. Of these the ``first`` th
+    copy by its destination; ``source_zones`` is the same for the sources of a copy. Of these the ``first`` th
     (from 1), then every ``every`` th, ``count`` times at most (None: without end).
 
     *What.* ``after`` is how many bytes of a write or copy are done before the rule strikes, cut to whole blocks.
@@ -163,11 +163,11 @@ class FaultRule:
             if last is not None and last >= nr_zones:
                 raise UserError(f'"{name}" has a zone {last}: the device has zones 0 to {nr_zones - 1}')
 
-    def matches(self, operation: Operation, zones: tuple[int, int], source_zones: tuple[int, int] | None) -> bool:
-        """Whether the rule is about a call that touches *zones*, and *source_zones* if it is a copy."""
+    def matches(self, operation: Operation, zones: tuple[int, int], source_zones: Sequence[tuple[int, int]]) -> bool:
+        """Whether the rule is about a call that touches *zones*, and *source_zones* (by range) if it is a copy."""
         return (
             self.operation in (operation, Operation.ANY)
-            and _overlap(self.zones, zones)
+            and _overlap(self.zones, [zones])
             and _overlap(self.source_zones, source_zones)
         )
 
@@ -191,10 +191,8 @@ _RANGES = (
 )
 
 
-def _overlap(wanted: tuple[int, int] | None, touched: tuple[int, int] | None) -> bool:
-    if wanted is None:
-        return True
-    return touched is not None and wanted[0] <= touched[1] and touched[0] <= wanted[1]
+def _overlap(wanted: tuple[int, int] | None, touched: Sequence[tuple[int, int]]) -> bool:
+    return wanted is None or any(wanted[0] <= last and first <= wanted[1] for first, last in touched)
 
 
 # JSON

@@ -11,9 +11,10 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 
 from zonefs_py.device.base import ZonedDevice
+from zonefs_py.device.copy_command import check_command
 from zonefs_py.device.linear_table import Slice, Table
 from zonefs_py.errors import DeviceError, TableChanged, UserError
-from zonefs_py.zone import CopyMethod, DeviceInfo, Zone, ZoneCondition, ZoneOp
+from zonefs_py.zone import CopyMethod, CopyRange, DeviceInfo, Zone, ZoneCondition, ZoneOp
 
 
 class _Gate:
@@ -61,15 +62,15 @@ def _naming(device: ZonedDevice) -> Iterator[None]:
         yield
     except DeviceError as exc:
         named = type(exc)(f"{device.info.name}: {exc}")
-        named.completed = exc.completed
+        named.completed, named.source_failed = exc.completed, exc.source_failed
         raise named from exc
 
 
 class LinearDevice(ZonedDevice):
     """Slices of devices, one after the other, as one device that owns them.
 
-    A copy runs in one part or not at all. The limits of open and active zones are the smallest of the parts'; they are
-    kept by each part for itself, where zones outside the slices count too.
+    A command of a copy runs in one part or not at all. The limits of open and active zones are the smallest of the
+    parts'; they are kept by each part for itself, where zones outside the slices count too.
     """
 
     def __init__(self, slices: Sequence[Slice], name: str | None = None) -> None:
@@ -100,6 +101,7 @@ class LinearDevice(ZonedDevice):
             copy_max_hw_bytes=min(info.copy_max_hw_bytes for info in infos),
             copy_max_range_hw_bytes=min(info.copy_max_range_hw_bytes for info in infos),
             copy_max_nr_ranges_hw=min(info.copy_max_nr_ranges_hw for info in infos),
+            reflink_alignment=max(info.reflink_alignment for info in infos),
         )
 
     @property
@@ -240,14 +242,14 @@ class LinearDevice(ZonedDevice):
             if errors:
                 raise errors[0]
 
-    def can_copy(self, source: int, destination: int, length: int, method: CopyMethod) -> bool:
+    def can_copy(self, ranges: Sequence[CopyRange], method: CopyMethod) -> bool:
+        check_command(ranges, self._info)
         with self._gate:
-            where = self._one_part(self._table, source, destination, length)
-            return where is not None and where[0].can_copy(where[1], where[2], length, method)
+            where = self._one_part(self._table, ranges)
+            return where is not None and where[0].can_copy(where[1], method)
 
-    def copy(
-        self, source: int, destination: int, length: int, method: CopyMethod, generation: int | None = None
-    ) -> None:
+    def copy(self, ranges: Sequence[CopyRange], method: CopyMethod, generation: int | None = None) -> None:
+        check_command(ranges, self._info)
         with self._gate:
             table = self._table
             # Asked once: a part below may change its table too, and then it refuses by the number that it gets.
@@ -257,23 +259,25 @@ class LinearDevice(ZonedDevice):
                 raise TableChanged(
                     f"{self._info.name}: the copy was planned under table {generation}, now it is table {now}"
                 )
-            where = self._one_part(table, source, destination, length)
+            where = self._one_part(table, ranges)
             if where is None:
-                raise ValueError(f"{length} bytes at {source} and at {destination} are not in one part")
-            device, source_there, destination_there = where
+                raise ValueError(f"the ends of {list(ranges)[:4]} are not in one part")
+            device, there = where
             with _naming(device):
-                expected = None if generation is None else below[device]
-                device.copy(source_there, destination_there, length, method, expected)
+                device.copy(there, method, None if generation is None else below[device])
 
-    def _one_part(
-        self, table: Table, source: int, destination: int, length: int
-    ) -> tuple[ZonedDevice, int, int] | None:
-        """The device that has both ends, with their offsets there; None if there is none."""
-        sources = list(table.pieces(source, length))
-        destinations = list(table.pieces(destination, length))
-        if len(sources) > 1 or len(destinations) > 1 or sources[0][0] is not destinations[0][0]:
-            return None
-        return sources[0][0], sources[0][1], destinations[0][1]
+    def _one_part(self, table: Table, ranges: Sequence[CopyRange]) -> tuple[ZonedDevice, list[CopyRange]] | None:
+        """The device that has all ends, with the ranges as they are there; None if there is none."""
+        to = table.row_at(ranges[0].destination)
+        there = []
+        for source, destination, length in ranges:
+            row = table.row_at(source)
+            if row.device is not to.device:
+                return None
+            there.append(
+                CopyRange(source - row.start + row.offset, destination - to.start + to.offset, length),
+            )
+        return to.device, there
 
     def force_conditions(self, numbers: Iterable[int], condition: ZoneCondition | None) -> None:
         """All zones of one part change or none; where a part fails, those before it have changed."""

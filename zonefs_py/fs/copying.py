@@ -13,7 +13,6 @@ from zonefs_py.device.base import ZonedDevice
 from zonefs_py.errors import BeyondCapacity, DeviceError, InvalidRequest, OutOfMemory
 from zonefs_py.fs.file import ZoneFile
 from zonefs_py.fs.mount import Mount
-from zonefs_py.fs.partial_blocks import read_bytes, write_bytes
 from zonefs_py.fs.recovery import Verdict
 from zonefs_py.fs.repair import Repair
 
@@ -87,30 +86,9 @@ class FileCopier:
         self, engine: CopyEngine, sources: Sequence[Source], target: ZoneFile, offset: int
     ) -> tuple[CopyResult, list[tuple[ZoneFile, Verdict | None]]]:
         """Copy by *engine* what has been checked, and account for it. Return also what an error changed."""
-        block = target.block_size
-        if offset % block or any((source.offset | source.length) % block for source in sources):
-            (source,) = sources  # several are whole blocks
-            result = self._copy_unaligned(engine, source.file, source.offset, target, offset, source.length)
-        else:
-            places = [(source.file.start + source.offset, source.length) for source in sources]
-            result = engine.copy(gather(places, target.start + offset))
+        places = [(source.file.start + source.offset, source.length) for source in sources]
+        result = engine.copy(gather(places, target.start + offset))
         return result, self._after_copy(sources, target, result)
-
-    def _copy_unaligned(
-        self, engine: CopyEngine, source: ZoneFile, source_offset: int, target: ZoneFile, offset: int, length: int
-    ) -> CopyResult:
-        """Bytes that are not whole blocks at both ends go through the read and write paths, piece by piece."""
-
-        def read(done: int, size: int) -> bytes:
-            return read_bytes(self._device, source, source_offset + done, size)
-
-        def write(done: int, data: bytes) -> None:
-            if target.sequential:
-                self._device.write(target.start + offset + done, data)
-            else:
-                write_bytes(self._device, target, offset + done, data)
-
-        return engine.copy_pieces(length, read, write)
 
     def _after_copy(
         self, sources: Sequence[Source], target: ZoneFile, result: CopyResult

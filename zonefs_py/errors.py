@@ -197,6 +197,16 @@ def is_out_of_descriptors(exc: OSError) -> bool:
     return exc.errno in (errno.EMFILE, errno.ENFILE)
 
 
+def is_unsupported(exc: OSError) -> bool:
+    """Whether *exc* says that a file, or its file system, cannot do such a thing at all."""
+    return exc.errno in (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENOTTY)
+
+
+def would_wait(exc: OSError) -> bool:
+    """Whether *exc* says that what was asked for cannot be done at once."""
+    return exc.errno == errno.EAGAIN
+
+
 def is_missing(exc: OSError) -> bool:
     """Whether *exc* says that a file is not there."""
     return exc.errno in (errno.ENOENT, errno.ENOTDIR)

@@ -836,3 +836,46 @@ class TestBuffer:
             assert content(fs, "seq/1") == random_bytes(ZONE_SIZE, 1)[1 : CAPACITY + 1]
             assert content(fs, "cnv/1")[7 : 9 * BLOCK + 7] == random_bytes(ZONE_SIZE, 1)[3 : 9 * BLOCK + 3]
             check_books(fs)
+
+
+class PatientDevice(MemoryDevice):
+    """A device that says of its copies that they take their time."""
+
+    def copy_waits(self, source: int, destination: int, length: int, method: CopyMethod) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("kind", "option", "length", "at_once"),
+    [
+        (MemoryDevice, "auto", 2 * BLOCK, True),
+        (PatientDevice, "auto", 2 * BLOCK, False),
+        (MemoryDevice, "emulate", 2 * BLOCK, False),
+        (MemoryDevice, "auto", 2 * BLOCK + 1, True),
+        (MemoryDevice, "auto", -1, None),
+    ],
+)
+def test_a_copy_that_may_wait_is_not_begun(
+    kind: type[MemoryDevice], option: str, length: int, at_once: bool | None
+) -> None:
+    device = kind(GEOMETRY)
+    format_device(device, FormatOptions())
+    with Filesystem(device, MountOptions(copy=option)) as fs:
+        source, target = fs.open("seq/0", DIRECT), fs.open("seq/1", DIRECT)
+        data = random_bytes(3 * BLOCK, 1)
+        fs.write(source, 0, data)
+        if at_once is None:
+            with pytest.raises(InvalidRequest):
+                fs.copy_range_now(source, 0, target, 0, length)
+            return
+        copied = fs.copy_range_now(source, 0, target, 0, length)
+        if at_once:
+            assert copied == 2 * BLOCK
+            assert fs.read(target, 0, CAPACITY) == data[: 2 * BLOCK]
+        else:
+            assert copied is None
+            assert fs.read(target, 0, CAPACITY) == b""
+            assert fs.copy_range(source, 0, target, 0, length) == 2 * BLOCK
+        # From an offset within a block it is read and written.
+        assert fs.copy_range_now(source, 1, target, 2 * BLOCK, BLOCK) is None
+        assert fs.getattr(fs.resolve("seq/1")).size == 2 * BLOCK

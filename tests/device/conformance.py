@@ -290,6 +290,24 @@ class ZonedDeviceConformance:
                     device.zone_mgmt(op, number)
         assert device.report_zones() == before
 
+    def test_reads_without_waiting_give_what_reads_give_or_nothing(self, make: Make, shape: Geometry) -> None:
+        device = make(shape)
+        number = shape.nr_conventional % shape.nr_zones
+        start = zone_of(device, number).start
+        device.write(start, pattern(start, 3 * shape.block_size))
+        # Never written: the end of what is stored lies in the middle.
+        length = 4 * shape.block_size
+        buffer = bytearray(b"x" * length)
+        if device.read_into_now(start, memoryview(buffer)):
+            assert buffer == device.read(start, length)
+        else:
+            device.read(start, length)
+            assert device.read_into_now(start, memoryview(buffer)), "what was just read must be at hand"
+            assert buffer == device.read(start, length)
+        device.force_condition(number, ZoneCondition.OFFLINE)
+        with pytest.raises(DeviceError):
+            device.read_into_now(start, memoryview(buffer))
+
     def test_any_bytes_like_object_is_written_and_not_kept(self, make: Make) -> None:
         device = make(SEQUENTIAL)
         start = zone_of(device, FIRST).start

@@ -31,7 +31,7 @@ from zonefs_py.errors import (
     OpenZonesExhausted,
     UserError,
 )
-from zonefs_py.zone import Geometry, ZoneCondition, ZoneOp
+from zonefs_py.zone import CopyMethod, Geometry, ZoneCondition, ZoneOp
 
 from .conformance import KIB, geometry, pattern, write_blocks, zone_of
 
@@ -933,3 +933,23 @@ def test_other_zones_do_not_wait_for_a_reset(tmp_path: Path, monkeypatch: pytest
         written.set()
         resetter.join(30)
         assert device.report_zones(first, 1)[0].condition is ZoneCondition.EMPTY
+
+
+def test_a_reflink_waits_for_what_is_not_on_the_disk(path: Path) -> None:
+    source, target = FIRST * SIZE, (FIRST + 1) * SIZE
+
+    def waits(source: int, target: int, method: CopyMethod = CopyMethod.REFLINK) -> bool:
+        return device.copy_waits(source, target, BLOCK, method)
+
+    with open_device(path) as device:
+        device.write(source, bytes(BLOCK))
+        device.write(0, bytes(BLOCK))
+        assert waits(source, target)
+        assert waits(0, target)
+        device.flush(FIRST)
+        assert not waits(source, target)
+        assert not waits(target, source), "a sequential zone is extended: what was written before does not matter"
+        assert waits(source, 0), "in a conventional zone it does"
+        assert waits(source, target, CopyMethod.HOST), "the host copies data, and that takes its time"
+        device.flush()
+        assert not waits(source, 0)

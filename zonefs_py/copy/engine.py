@@ -195,6 +195,13 @@ class CopyEngine:
                 self._counters[engine] += more
         return replace(result, completed=completed)
 
+    def copy_now(self, ranges: Sequence[CopyRange]) -> CopyResult | None:
+        """Do `copy` if the device does it without a wait for a disk; else return None, and nothing is done."""
+        for engine, pieces in self.plan(ranges):
+            if engine is Engine.EMULATE or any(self._device.copy_waits(*piece, _METHODS[engine]) for piece in pieces):
+                return None
+        return self.copy(ranges)
+
     def _copy_as_planned(self, ranges: Sequence[CopyRange], tally: dict[Engine, CopyCounters]) -> CopyResult:
         # Before the choice: what is chosen for one table of a stack must not be done under another.
         generation = self._device.generation

@@ -65,6 +65,15 @@ class ZonedDevice(ABC):
         """Fill *buffer* with what is at *offset*. Raises DeviceError, and then the buffer may hold anything."""
         buffer[:] = self.read(offset, len(buffer))
 
+    def read_into_now(self, offset: int, buffer: memoryview) -> bool:
+        """Do `read_into` if the data can be had without waiting for a disk; return whether it was done.
+
+        False says nothing but that: the buffer may then hold anything. A device that cannot tell reads. Raises
+        DeviceError as `read_into` does.
+        """
+        self.read_into(offset, buffer)
+        return True
+
     @property
     def generation(self) -> int:
         """How often it has changed what lies where below this device; it only grows.
@@ -101,6 +110,13 @@ class ZonedDevice(ABC):
         (a device error must not be hidden by one).
         """
         raise ValueError(f"{self.info.name} cannot copy by {method.value}")
+
+    def copy_waits(self, source: int, destination: int, length: int, method: CopyMethod) -> bool:
+        """Whether `copy` with these arguments may wait for a disk, as far as that is known beforehand.
+
+        A device that cannot tell says yes.
+        """
+        return True
 
     def force_conditions(self, numbers: Iterable[int], condition: ZoneCondition | None) -> None:
         """Make zones READONLY or OFFLINE for good, as a failing drive does; None: back to normal.

@@ -54,6 +54,9 @@ class ZoneStore(Protocol):
     def read_into(self, number: int, offset: int, buffer: memoryview) -> int:
         """Read into *buffer*; return how many bytes there were, fewer at the end of what is stored."""
 
+    def read_into_now(self, number: int, offset: int, buffer: memoryview) -> int | None:
+        """Do `read_into`, or return None if that would wait for a disk."""
+
     def write(self, number: int, offset: int, data: memoryview) -> None:
         """Store all of *data*; on OSError some of it may be stored."""
 
@@ -62,6 +65,9 @@ class ZoneStore(Protocol):
 
     def can_copy(self, source_offset: int, destination_offset: int, length: int, method: CopyMethod) -> bool:
         """Whether *method* can copy such a piece, for its alignment."""
+
+    def copy_waits(self, source: int, destination: int, method: CopyMethod) -> bool:
+        """Whether *method* may wait for a disk in a copy between these zones."""
 
     def size(self, number: int) -> int:
         """Return the stored size of a zone."""
@@ -150,16 +156,27 @@ class EmulatedDevice(ZonedDevice):
         return data if len(data) == length else data + bytes(length - len(data))
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
+        self._read_into(offset, buffer, self._store.read_into)
+
+    def read_into_now(self, offset: int, buffer: memoryview) -> bool:
+        return self._read_into(offset, buffer, self._store.read_into_now)
+
+    def _read_into(self, offset: int, buffer: memoryview, read: Callable[[int, int, memoryview], int | None]) -> bool:
+        """Fill *buffer* by *read*, which returns how much the store has, or None: then this returns False."""
         done = 0
         for number, within, length in self._spans(offset, len(buffer)):
-            piece = buffer[done : done + length]
+            piece = buffer[done : done + length] if length < len(buffer) else buffer
             self._check_readable(number)
             try:
-                got = self._store.read_into(number, within, piece)
+                got = read(number, within, piece)
             except OSError as exc:
                 raise from_os_error(exc, f"zone {number}: read of {length} bytes at {within}") from exc
-            piece[got:] = bytes(length - got)
+            if got is None:
+                return False
+            if got < length:
+                piece[got:] = bytes(length - got)
             done += length
+        return True
 
     def _check_readable(self, number: int) -> None:
         if self._conditions.condition(number) is ZoneCondition.OFFLINE:
@@ -173,6 +190,9 @@ class EmulatedDevice(ZonedDevice):
             self._store.can_copy(self._place(source).offset, self._place(destination).offset, length, method)
             for source, destination, length in ranges
         )
+
+    def copy_waits(self, source: int, destination: int, length: int, method: CopyMethod) -> bool:
+        return self._store.copy_waits(self._place(source).number, self._place(destination).number, method)
 
     def copy(self, ranges: Sequence[CopyRange], method: CopyMethod, generation: int | None = None) -> None:
         # What lies where never changes here, so there is only one generation.

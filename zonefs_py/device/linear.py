@@ -209,6 +209,16 @@ class LinearDevice(ZonedDevice):
                     device.read_into(there, buffer[done : done + piece])
                 done += piece
 
+    def read_into_now(self, offset: int, buffer: memoryview) -> bool:
+        done = 0
+        with self._gate:
+            for device, there, piece in self._table.pieces(offset, len(buffer)):
+                with _naming(device):
+                    if not device.read_into_now(there, buffer[done : done + piece]):
+                        return False
+                done += piece
+        return True
+
     def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
         view = memoryview(data)
         done = 0
@@ -247,6 +257,11 @@ class LinearDevice(ZonedDevice):
         with self._gate:
             where = self._one_part(self._table, ranges)
             return where is not None and where[0].can_copy(where[1], method)
+
+    def copy_waits(self, source: int, destination: int, length: int, method: CopyMethod) -> bool:
+        with self._gate:
+            where = self._one_part(self._table, [CopyRange(source, destination, length)])
+            return where is None or any(where[0].copy_waits(*piece, method) for piece in where[1])
 
     def copy(self, ranges: Sequence[CopyRange], method: CopyMethod, generation: int | None = None) -> None:
         check_command(ranges, self._info)

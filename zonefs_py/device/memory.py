@@ -30,12 +30,18 @@ class MemoryStore:
         buffer[: len(data)] = data
         return len(data)
 
+    def read_into_now(self, number: int, offset: int, buffer: memoryview) -> int:
+        return self.read_into(number, offset, buffer)
+
     def copy(self, source: Place, destination: Place, length: int, method: CopyMethod) -> None:
         data = self.read(*source, length)
         self.write(*destination, memoryview(data + bytes(length - len(data))))
 
     def can_copy(self, source_offset: int, destination_offset: int, length: int, method: CopyMethod) -> bool:
         return True
+
+    def copy_waits(self, source: int, destination: int, method: CopyMethod) -> bool:
+        return False
 
     def size(self, number: int) -> int:
         return len(self._zones.get(number, b""))

@@ -13,6 +13,7 @@ from zonefs_py.device import host_copy
 from zonefs_py.device.description import DeviceDescription, format_description
 from zonefs_py.device.descriptors import DescriptorCache
 from zonefs_py.device.emulated import Place
+from zonefs_py.errors import is_unsupported, would_wait
 from zonefs_py.zone import CopyMethod, Geometry
 
 DESCRIPTION_NAME = "device.json"
@@ -39,6 +40,11 @@ class DirectoryStore:
         self._descriptors = DescriptorCache(self._open)
         self._dirty: set[int] = set()
         """Zones written since they were last flushed; adding and removing single elements is atomic."""
+        self._unwritten: set[int] = set()
+        """Zones that the host may have data of in memory only: a reflink waits until that is on the disk. What a
+        process that was killed left behind is not known. Adding and removing single elements is atomic."""
+        self._can_tell = True
+        """Whether the host's file system knows RWF_NOWAIT. One that does not (tmpfs) is in memory, or we must wait."""
         self._closed = False
 
     def _open(self, number: int) -> int:
@@ -64,6 +70,26 @@ class DirectoryStore:
         finally:
             self._descriptors.release(number)
 
+    def read_into_now(self, number: int, offset: int, buffer: memoryview) -> int | None:
+        if not self._can_tell:
+            return self.read_into(number, offset, buffer)
+        descriptor = self._descriptors.acquire(number)
+        try:
+            done = os.preadv(descriptor, [buffer], offset, os.RWF_NOWAIT)
+            # Short: this is where the file ends, or where the page cache does.
+            if done < len(buffer) and offset + done < os.fstat(descriptor).st_size:
+                return None
+            return done
+        except OSError as exc:
+            if is_unsupported(exc):
+                self._can_tell = False
+                return os.preadv(descriptor, [buffer], offset)
+            if would_wait(exc):
+                return None
+            raise
+        finally:
+            self._descriptors.release(number)
+
     def can_copy(self, source_offset: int, destination_offset: int, length: int, method: CopyMethod) -> bool:
         if method is not CopyMethod.REFLINK:
             return True
@@ -75,16 +101,26 @@ class DirectoryStore:
             writer = self._descriptors.acquire(destination.number)
             try:
                 self._dirty.add(destination.number)
+                if method is not CopyMethod.REFLINK:
+                    self._unwritten.add(destination.number)
                 host_copy.copy(reader, source.offset, writer, destination.offset, length, method)
+                if method is CopyMethod.REFLINK and not source.offset and length >= os.fstat(reader).st_size:
+                    self._unwritten.discard(source.number)
             finally:
                 self._descriptors.release(destination.number)
         finally:
             self._descriptors.release(source.number)
 
+    def copy_waits(self, source: int, destination: int, method: CopyMethod) -> bool:
+        # A copy to a sequential zone goes to where nothing is yet.
+        targets = {destination} if self._geometry.is_conventional(destination) else set()
+        return method is not CopyMethod.REFLINK or not self._unwritten.isdisjoint({source} | targets)
+
     def write(self, number: int, offset: int, data: memoryview) -> None:
         descriptor = self._descriptors.acquire(number)
         try:
             self._dirty.add(number)
+            self._unwritten.add(number)
             done = os.pwrite(descriptor, data, offset)
             while done < len(data):
                 done += os.pwrite(descriptor, data[done:], offset + done)
@@ -109,13 +145,17 @@ class DirectoryStore:
     def flush(self, number: int | None) -> None:
         for one in sorted(self._dirty) if number is None else [number]:
             descriptor = self._descriptors.acquire(one)
-            was_dirty = one in self._dirty
+            was_dirty, was_unwritten = one in self._dirty, one in self._unwritten
+            # Before: somebody may write to it meanwhile.
             self._dirty.discard(one)
+            self._unwritten.discard(one)
             try:
                 os.fdatasync(descriptor)
             except OSError:
                 if was_dirty:
                     self._dirty.add(one)
+                if was_unwritten:
+                    self._unwritten.add(one)
                 raise
             finally:
                 self._descriptors.release(one)

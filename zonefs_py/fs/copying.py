@@ -90,6 +90,16 @@ class FileCopier:
         result = engine.copy(gather(places, target.start + offset))
         return result, self._after_copy(sources, target, result)
 
+    def copy_now(
+        self, engine: CopyEngine, source: Source, target: ZoneFile, offset: int
+    ) -> tuple[CopyResult, list[tuple[ZoneFile, Verdict | None]]] | None:
+        """Do `copy` of *source* if that is over at once, without a wait for a disk; else None, and nothing is done."""
+        if (offset | source.offset | source.length) % target.block_size:
+            return None
+        place = (source.file.start + source.offset, source.length)
+        result = engine.copy_now(gather([place], target.start + offset))
+        return None if result is None else (result, self._after_copy([source], target, result))
+
     def _after_copy(
         self, sources: Sequence[Source], target: ZoneFile, result: CopyResult
     ) -> list[tuple[ZoneFile, Verdict | None]]:

@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import NoReturn, Self
+from typing import NoReturn, Self, TypeVar
 
 from zonefs_py.config import MountOptions
 from zonefs_py.copy.abi import share_out
@@ -36,7 +36,7 @@ from zonefs_py.fs.attributes import AttributeChanges, Attributes, DirectoryEntry
 from zonefs_py.fs.copying import FileCopier, RangesCopied, Source, locked
 from zonefs_py.fs.file import WRITE_BITS, Inode, ZoneFile
 from zonefs_py.fs.mount import Mount, SequentialFileCounters
-from zonefs_py.fs.partial_blocks import read_bytes, write_bytes
+from zonefs_py.fs.partial_blocks import read_bytes, read_bytes_now, write_bytes
 from zonefs_py.fs.recovery import Verdict
 from zonefs_py.fs.repair import Repair
 from zonefs_py.fs.superblock import SUPERBLOCK_SIZE, Superblock
@@ -45,6 +45,8 @@ from zonefs_py.units import SECTOR_SIZE
 from zonefs_py.zone import OPEN_CONDITIONS, DeviceInfo, Zone, ZoneOp
 
 log = logging.getLogger(__name__)
+
+R = TypeVar("R")
 
 
 class _Handle:
@@ -412,6 +414,33 @@ class Filesystem:
 
         *direct* None: as the file was opened. Raises BadHandle, NotPermitted, NotAligned, DeviceError.
         """
+        return self._read(handle, offset, length, direct, self._read_all) or b""
+
+    def read_now(self, handle: int, offset: int, buffer: memoryview, direct: bool | None = None) -> int | None:
+        """Do `read`, into *buffer*, if no disk must be waited for: return the number of bytes, None if one must.
+
+        Nothing has changed then, but for what is in *buffer*.
+        """
+
+        def fill(file: ZoneFile, offset: int, length: int) -> int | None:
+            piece = buffer if length == len(buffer) else buffer[:length]
+            return length if read_bytes_now(self.device, file, offset, piece) else None
+
+        return self._read(handle, offset, len(buffer), direct, fill, 0)
+
+    def _read_all(self, file: ZoneFile, offset: int, length: int) -> bytes:
+        return read_bytes(self.device, file, offset, length)
+
+    def _read(
+        self,
+        handle: int,
+        offset: int,
+        length: int,
+        direct: bool | None,
+        read: Callable[[ZoneFile, int, int], R | None],
+        nothing: R | None = None,
+    ) -> R | None:
+        """Return what *read* gives for what is to be read; *nothing* at or past the end of the file."""
         opened = self._opened(handle)
         if not opened.readable:
             raise BadHandle(f"handle {handle} is not open for reading")
@@ -419,14 +448,14 @@ class Filesystem:
         with file.lock:
             length = file.check_read(offset, length, direct=opened.direct if direct is None else direct)
             if not length:
-                return b""
+                return nothing
             try:
-                data = read_bytes(self.device, file, offset, length)
+                data = read(file, offset, length)
             except DeviceError as exc:
                 error = exc
                 verdict = self._repair.recover(file, exc, was_write=False)
             else:
-                if not opened.keep_atime and not self._mount.read_only:
+                if data is not None and not opened.keep_atime and not self._mount.read_only:
                     file.touch_atime(self._clock())
                 return data
         self._announce(file, verdict)
@@ -491,6 +520,19 @@ class Filesystem:
         meets the error. Raises BadHandle, InvalidRequest (negative, or overlapping in one file), what
         `ZoneFile.check_copy_destination` raises, DeviceError: then the ``errors=`` action has been taken.
         """
+        copied = self._copy_range(source, source_offset, destination, destination_offset, length, wait=True)
+        assert copied is not None
+        return copied
+
+    def copy_range_now(
+        self, source: int, source_offset: int, destination: int, destination_offset: int, length: int
+    ) -> int | None:
+        """Do `copy_range` if that is over at once, without a wait for a disk; else return None, and nothing is done."""
+        return self._copy_range(source, source_offset, destination, destination_offset, length, wait=False)
+
+    def _copy_range(
+        self, source: int, source_offset: int, destination: int, destination_offset: int, length: int, *, wait: bool
+    ) -> int | None:
         reader, writer = self._opened(source), self._opened(destination)
         if not reader.readable or not writer.writable or writer.append:
             raise BadHandle(f"handles {source} and {destination} are not open for a copy")
@@ -500,8 +542,15 @@ class Filesystem:
             length = self._copier.check(reader.file, source_offset, writer.file, destination_offset, length)
             if not length:
                 return 0
-            sources = [Source(reader.file, source_offset, length, reader.keep_atime)]
-            result, verdicts = self._copier.copy(self.copy_engine, sources, writer.file, destination_offset)
+            piece = Source(reader.file, source_offset, length, reader.keep_atime)
+            done = (
+                self._copier.copy(self.copy_engine, [piece], writer.file, destination_offset)
+                if wait
+                else self._copier.copy_now(self.copy_engine, piece, writer.file, destination_offset)
+            )
+            if done is None:
+                return None
+            result, verdicts = done
         for file, verdict in verdicts:
             self._announce(file, verdict)
         if result.error is not None and not result.completed:

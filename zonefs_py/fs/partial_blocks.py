@@ -16,6 +16,22 @@ def read_bytes(device: ZonedDevice, file: ZoneFile, offset: int, length: int) ->
     return data[before : before + length] if before or after else data
 
 
+def read_bytes_now(device: ZonedDevice, file: ZoneFile, offset: int, buffer: memoryview) -> bool:
+    """Fill *buffer* from *offset* of *file*, whose lock is held, unless that would wait for a disk; whether it did.
+
+    Raises DeviceError.
+    """
+    block = file.block_size
+    before = offset % block
+    after = -(offset + len(buffer)) % block
+    if not before and not after:
+        return device.read_into_now(file.start + offset, buffer)
+    whole = memoryview(bytearray(before + len(buffer) + after))
+    done = device.read_into_now(file.start + offset - before, whole)
+    buffer[:] = whole[before : before + len(buffer)]
+    return done
+
+
 def write_bytes(device: ZonedDevice, file: ZoneFile, offset: int, data: bytes | bytearray | memoryview) -> None:
     """Write *data* at *offset* of a conventional *file*, whose lock is held. Raises DeviceError."""
     block = file.block_size

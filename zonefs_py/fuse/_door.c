@@ -7,16 +7,18 @@
  * real one in libfuse3.so.3. pyfuse3 itself stays as it is.
  *
  *  fuse_session_new       a copy of pyfuse3's operation table is changed:
- *    - read, write: the open file's *current* flags (O_DIRECT, O_APPEND, O_DSYNC; fcntl
- *      can change them after open) are put into the upper bits of the handle,
- *      because pyfuse3 passes no flags on;
- *    - copy_file_range, which pyfuse3 does not know, is handed to Python, which
- *      answers later by reply_written or reply_error;
- *    - ioctl likewise, answered by reply_ioctl or reply_error;
+ *    - read, write are handed to Python, with the open file's *current* flags
+ *      (O_DIRECT, O_APPEND, O_DSYNC; fcntl can change them after open), which
+ *      pyfuse3 does not pass on. Python answers at once, or later;
+ *    - copy_file_range and ioctl, which pyfuse3 does not know, likewise;
  *    - getxattr and its kin, access, flush, poll are taken out: libfuse then
  *      answers ENOSYS, and the kernel never asks again;
  *    - init: data comes by read() rather than by a pipe (splice costs more
  *      than it saves when the data ends in a Python object anyway).
+ *  fuse_session_receive_buf
+ *                         requests of the kinds above are worked on here, one
+ *                         after the other, before pyfuse3's loop hears of any:
+ *                         a turn of that loop costs more than a small request.
  *  fuse_reply_entry, fuse_add_direntry_plus
  *                         the node id is the inode number plus one: node 1
  *                         must be the root, while inode 1 is zone 1's file.
@@ -28,17 +30,51 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
+#include <sched.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
+#include <time.h>
+#include <unistd.h>
 
 /* Our own definitions below must keep libfuse's exported names. */
 #include <fuse_lowlevel.h>
 #undef fuse_session_new
 
 #define NODE_OFFSET 1
-#define HANDLE_DIRECT (UINT64_C(1) << 62)
-#define HANDLE_APPEND (UINT64_C(1) << 61)
-#define HANDLE_SYNC (UINT64_C(1) << 60)
+
+/* What the wire protocol of FUSE says (linux/fuse.h); libfuse does not export it. */
+#define OPCODE_READ 15
+#define OPCODE_WRITE 16
+#define OPCODE_IOCTL 39
+#define OPCODE_COPY_FILE_RANGE 47
+
+struct request_header {
+	uint32_t length;
+	uint32_t opcode;
+	uint64_t unique;
+	uint64_t node;
+	uint32_t uid;
+	uint32_t gid;
+	uint32_t pid;
+	uint32_t padding;
+};
+
+#define WRITE_HEADER_SIZE 80                /* before the data of a write */
+#define MAX_TRANSFER (1U << 20)             /* what the kernel reads or writes at most in one request */
+#define HEADER_ROOM 4096                    /* what libfuse leaves for headers */
+
+/*
+ * How long requests are worked on before trio gets a turn, and how long one
+ * that may follow is waited for: an application that reads or writes in a loop
+ * sends its next request a few microseconds after the answer. To be asleep
+ * then, and woken up, costs more than the request, so at first we only look.
+ */
+#define TURN_REQUESTS 256
+#define TURN_NANOSECONDS 1000000
+#define LOOK_NANOSECONDS 30000
+#define SLEEP_NANOSECONDS 100000
 
 #define EXPORT __attribute__((visibility("default")))
 
@@ -65,100 +101,192 @@ static void *libfuse(const char *name)
 	return found;
 }
 
-static struct fuse_file_info with_flags(const struct fuse_file_info *fi)
+/* Requests that Python works on. What it registered for each kind, and how many it has not yet answered. */
+enum kind { READ, WRITE, COPY_FILE_RANGE, IOCTL, KINDS };
+
+static PyObject *handlers[KINDS];
+static long unanswered;
+
+static int opcode_is_ours(uint32_t opcode)
 {
-	struct fuse_file_info copy = *fi;
-
-	/* A page written back from a mapping: the flags of whoever has the file open say nothing about it. */
-	if (fi->writepage)
-		return copy;
-	if (fi->flags & O_DIRECT)
-		copy.fh |= HANDLE_DIRECT;
-	if (fi->flags & O_APPEND)
-		copy.fh |= HANDLE_APPEND;
-	if (fi->flags & O_DSYNC)
-		copy.fh |= HANDLE_SYNC;
-	return copy;
+	return opcode == OPCODE_READ || opcode == OPCODE_WRITE || opcode == OPCODE_COPY_FILE_RANGE ||
+	       opcode == OPCODE_IOCTL;
 }
-
-static void door_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
-		      struct fuse_file_info *fi)
-{
-	struct fuse_file_info copy = with_flags(fi);
-
-	original.read(req, ino, size, off, &copy);
-}
-
-static void door_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *bufv,
-			   off_t off, struct fuse_file_info *fi)
-{
-	struct fuse_file_info copy = with_flags(fi);
-
-	original.write_buf(req, ino, bufv, off, &copy);
-}
-
-static PyObject *copy_handler;              /* what Python registered for copy_file_range */
 
 /*
+ * Hand a request to Python: *arguments* are its own, which are let go of here;
+ * NULL is what could not be made. The answer is
+ *   None      it comes later, by one of the reply functions;
+ *   a number  bytes that were read into *data*, or written; negative, an errno.
  * Called by libfuse within fuse_session_process_buf, that is on trio's thread
- * with the GIL held. The handler only starts a task; that answers.
+ * with the GIL held.
  */
+static void hand_over(enum kind kind, fuse_req_t req, PyObject **arguments, size_t count, const char *data)
+{
+	PyObject *answer = NULL;
+	int complete = 1;
+	long number;
+	size_t i;
+
+	for (i = 0; i < count; i++)
+		complete &= arguments[i] != NULL;
+	if (!complete) {
+		PyErr_Clear();
+		fuse_reply_err(req, ENOMEM);
+	} else if (!handlers[kind]) {
+		fuse_reply_err(req, EIO);
+	} else {
+		unanswered++;
+		answer = PyObject_Vectorcall(handlers[kind], arguments, count, NULL);
+		if (answer == Py_None) {
+			Py_CLEAR(answer);
+			goto out;
+		}
+		unanswered--;
+		number = answer ? PyLong_AsLong(answer) : -1;
+		if (number == -1 && PyErr_Occurred()) {
+			PyErr_WriteUnraisable(handlers[kind]);
+			number = -EIO;
+		}
+		if (number < 0)
+			fuse_reply_err(req, (int)-number);
+		else if (data)
+			fuse_reply_buf(req, data, (size_t)number);
+		else
+			fuse_reply_write(req, (size_t)number);
+	}
+out:
+	Py_XDECREF(answer);
+	for (i = 0; i < count; i++)
+		Py_XDECREF(arguments[i]);
+}
+
+static PyObject *unsigned_number(unsigned long long value)
+{
+	return PyLong_FromUnsignedLongLong(value);
+}
+
+static PyObject *request_number(fuse_req_t req)
+{
+	return PyLong_FromVoidPtr(req);
+}
+
+/* The open file's flags for this request. Of a page written back from a mapping they say nothing. */
+static PyObject *flag(const struct fuse_file_info *fi, int wanted)
+{
+	return PyBool_FromLong(!fi->writepage && (fi->flags & wanted));
+}
+
+/*
+ * Where requests are read into, and answers to reads are made. The data of a
+ * write begins on a page, and so does that of an answer. They are never given
+ * back, so that a view that was kept by mistake shows nonsense rather than
+ * somebody's memory.
+ */
+static char *request_buffer;
+static char *answer_buffer;
+
+static void release(PyObject *view)
+{
+	PyObject *released;
+
+	if (!view)
+		return;
+	released = PyObject_CallMethod(view, "release", NULL);
+	if (!released)
+		PyErr_WriteUnraisable(view);
+	Py_XDECREF(released);
+	Py_DECREF(view);
+}
+
+static void door_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
+{
+	PyObject *view;
+
+	(void)ino;
+	if (size > MAX_TRANSFER) {
+		fuse_reply_err(req, EIO);
+		return;
+	}
+	view = PyMemoryView_FromMemory(answer_buffer, (Py_ssize_t)size, PyBUF_WRITE);
+	Py_XINCREF(view);
+	{
+		PyObject *arguments[] = {
+			request_number(req), unsigned_number(fi->fh), PyLong_FromLongLong(off), unsigned_number(size),
+			flag(fi, O_DIRECT), view,
+		};
+
+		hand_over(READ, req, arguments, 6, answer_buffer);
+	}
+	release(view);
+}
+
+/*
+ * The data is a memoryview of the buffer that the request came in: what is
+ * kept of it beyond the call must be copied.
+ */
+static void door_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *bufv, off_t off,
+			   struct fuse_file_info *fi)
+{
+	PyObject *view;
+
+	(void)ino;
+	/* Without splice there is one buffer, and it is memory. */
+	if (bufv->count != 1 || bufv->idx || bufv->off || (bufv->buf[0].flags & FUSE_BUF_IS_FD)) {
+		fuse_reply_err(req, EIO);
+		return;
+	}
+	view = PyMemoryView_FromMemory(bufv->buf[0].mem, (Py_ssize_t)bufv->buf[0].size, PyBUF_READ);
+	Py_XINCREF(view);
+	{
+		PyObject *arguments[] = {
+			request_number(req), unsigned_number(fi->fh), PyLong_FromLongLong(off), view,
+			flag(fi, O_DIRECT), flag(fi, O_APPEND), flag(fi, O_DSYNC),
+		};
+
+		hand_over(WRITE, req, arguments, 7, NULL);
+	}
+	release(view);
+}
+
 static void door_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t off_in, struct fuse_file_info *fi_in,
 				 fuse_ino_t ino_out, off_t off_out, struct fuse_file_info *fi_out, size_t len,
 				 int flags)
 {
-	PyObject *done;
+	PyObject *arguments[] = {
+		request_number(req),   unsigned_number(fi_in->fh), PyLong_FromLongLong(off_in),
+		unsigned_number(fi_out->fh), PyLong_FromLongLong(off_out), unsigned_number(len),
+		PyLong_FromLong(flags),
+	};
 
 	(void)ino_in;
 	(void)ino_out;
-	if (!copy_handler) {
-		fuse_reply_err(req, EIO);
-		return;
-	}
-	done = PyObject_CallFunction(copy_handler, "KKLKLKi", (unsigned long long)(uintptr_t)req,
-				     (unsigned long long)fi_in->fh, (long long)off_in,
-				     (unsigned long long)fi_out->fh, (long long)off_out,
-				     (unsigned long long)len, flags);
-	if (!done) {
-		PyErr_WriteUnraisable(copy_handler);
-		fuse_reply_err(req, EIO);
-		return;
-	}
-	Py_DECREF(done);
+	hand_over(COPY_FILE_RANGE, req, arguments, 7, NULL);
 }
 
-static PyObject *ioctl_handler;             /* what Python registered for ioctl */
-
-/* As door_copy_file_range. The data is copied into a bytes object: the request's buffer is gone when we return. */
+/* The data is copied into a bytes object: the request's buffer is gone when we return. */
 static void door_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned int cmd, void *arg, struct fuse_file_info *fi,
 		       unsigned int flags, const void *in_buf, size_t in_bufsz, size_t out_bufsz)
 {
 	const struct fuse_ctx *ctx = fuse_req_ctx(req);
-	PyObject *done;
+	PyObject *arguments[] = {
+		request_number(req), unsigned_number(fi->fh), unsigned_number(cmd), unsigned_number(flags),
+		PyBytes_FromStringAndSize(in_buf ? in_buf : "", (Py_ssize_t)(in_buf ? in_bufsz : 0)),
+		unsigned_number(out_bufsz), unsigned_number(ctx->uid), unsigned_number(ctx->gid),
+		PyLong_FromLong(ctx->pid),
+	};
 
 	(void)ino;
 	(void)arg;
-	if (!ioctl_handler) {
-		fuse_reply_err(req, ENOTTY);
-		return;
-	}
-	done = PyObject_CallFunction(ioctl_handler, "KKIIy#KIII", (unsigned long long)(uintptr_t)req,
-				     (unsigned long long)fi->fh, cmd, flags,
-				     in_buf ? (const char *)in_buf : "", (Py_ssize_t)(in_buf ? in_bufsz : 0),
-				     (unsigned long long)out_bufsz, (unsigned int)ctx->uid, (unsigned int)ctx->gid,
-				     (unsigned int)ctx->pid);
-	if (!done) {
-		PyErr_WriteUnraisable(ioctl_handler);
-		fuse_reply_err(req, EIO);
-		return;
-	}
-	Py_DECREF(done);
+	hand_over(IOCTL, req, arguments, 9, NULL);
 }
 
 static void door_init(void *userdata, struct fuse_conn_info *conn)
 {
 	original.init(userdata, conn);
 	conn->want &= ~(unsigned)(FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE);
+	if (conn->max_write > MAX_TRANSFER)
+		conn->max_write = MAX_TRANSFER;
 }
 
 static const struct fuse_lowlevel_ops *change(const struct fuse_lowlevel_ops *ops, size_t size)
@@ -205,6 +333,119 @@ fuse_session_new(struct fuse_args *args, const struct fuse_lowlevel_ops *ops, si
 }
 #endif
 
+static int prepare(int fd)
+{
+	size_t page = (size_t)sysconf(_SC_PAGESIZE);
+	void *memory;
+	int flags;
+
+	if (posix_memalign(&memory, page, page + MAX_TRANSFER + HEADER_ROOM + MAX_TRANSFER))
+		return -ENOMEM;
+	/* What poll announces may be gone when it is read, because its sender was killed. */
+	flags = fcntl(fd, F_GETFL);
+	if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0) {
+		free(memory);
+		return -errno;
+	}
+	request_buffer = (char *)memory + page - WRITE_HEADER_SIZE;
+	answer_buffer = (char *)memory + page + MAX_TRANSFER + HEADER_ROOM;
+	return 0;
+}
+
+/* Read one request; its size, 0 when the session is over, or -EAGAIN (none is there) or another errno. */
+static ssize_t read_request(struct fuse_session *se, int fd)
+{
+	ssize_t size;
+
+	do {
+		size = read(fd, request_buffer, WRITE_HEADER_SIZE + MAX_TRANSFER + HEADER_ROOM);
+		/* ENOENT: it was interrupted before we saw it. */
+	} while (size < 0 && errno == ENOENT);
+	if (fuse_session_exited(se))
+		return 0;
+	if (size < 0 && errno == ENODEV) {
+		fuse_session_exit(se);
+		return 0;
+	}
+	if (size < 0)
+		return -errno;
+	return size < (ssize_t)sizeof(struct request_header) ? -EIO : size;
+}
+
+static int64_t now(void)
+{
+	struct timespec time;
+
+	clock_gettime(CLOCK_MONOTONIC, &time);
+	return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
+}
+
+/* Wait for a request for a moment; whether there is one. Signals end it, for Python to see them. */
+static int one_follows(int fd)
+{
+	static long processors;
+	const struct timespec moment = {0, SLEEP_NANOSECONDS};
+	struct pollfd waited = {.fd = fd, .events = POLLIN};
+	int found = 0;
+
+	if (!processors)
+		processors = sysconf(_SC_NPROCESSORS_ONLN);
+	Py_BEGIN_ALLOW_THREADS
+	if (processors > 1) {
+		int64_t end = now() + LOOK_NANOSECONDS;
+
+		while (!(found = poll(&waited, 1, 0)) && now() < end)
+			sched_yield();
+	}
+	if (!found)
+		found = ppoll(&waited, 1, &moment, NULL);
+	Py_END_ALLOW_THREADS
+	return found > 0;
+}
+
+/*
+ * Called by pyfuse3's loop, with the GIL, when a request is there. What we
+ * know how to do is done here; the first other request is given to the loop.
+ * -EINTR makes the loop, and so trio, begin again.
+ */
+EXPORT int fuse_session_receive_buf(struct fuse_session *se, struct fuse_buf *buf)
+{
+	struct fuse_buf request = {0};
+	int fd = fuse_session_fd(se), turn, error;
+	int64_t end = now() + TURN_NANOSECONDS;
+	ssize_t size;
+	void *copy;
+
+	if (!request_buffer && (error = prepare(fd)))
+		return error;
+	for (turn = 0; turn < TURN_REQUESTS; turn++) {
+		size = read_request(se, fd);
+		/* While Python has something to answer, trio must see that it can. */
+		if (size == -EAGAIN && turn && !unanswered && now() < end && one_follows(fd))
+			size = read_request(se, fd);
+		if (size == -EAGAIN)
+			return -EINTR;
+		if (size <= 0)
+			return (int)size;
+		if (!opcode_is_ours(((struct request_header *)request_buffer)->opcode)) {
+			copy = realloc(buf->mem, (size_t)size);
+			if (!copy)
+				return -ENOMEM;
+			memcpy(copy, request_buffer, (size_t)size);
+			buf->mem = copy;
+			buf->size = (size_t)size;
+			buf->flags = 0;
+			return (int)size;
+		}
+		request.mem = request_buffer;
+		request.size = (size_t)size;
+		fuse_session_process_buf(se, &request);
+		if (now() >= end)
+			break;
+	}
+	return -EINTR;
+}
+
 static struct fuse_entry_param with_node(const struct fuse_entry_param *e)
 {
 	struct fuse_entry_param copy = *e;
@@ -248,19 +489,18 @@ static PyObject *door_libfuse_version(PyObject *self, PyObject *args)
 	return PyUnicode_FromString(fuse_pkgversion());
 }
 
-static PyObject *door_set_copy_handler(PyObject *self, PyObject *handler)
+static PyObject *door_set_handlers(PyObject *self, PyObject *args)
 {
-	(void)self;
-	Py_INCREF(handler);
-	Py_XSETREF(copy_handler, handler);
-	Py_RETURN_NONE;
-}
+	PyObject *given[KINDS];
+	int kind;
 
-static PyObject *door_set_ioctl_handler(PyObject *self, PyObject *handler)
-{
 	(void)self;
-	Py_INCREF(handler);
-	Py_XSETREF(ioctl_handler, handler);
+	if (!PyArg_ParseTuple(args, "OOOO", &given[READ], &given[WRITE], &given[COPY_FILE_RANGE], &given[IOCTL]))
+		return NULL;
+	for (kind = 0; kind < KINDS; kind++) {
+		Py_INCREF(given[kind]);
+		Py_XSETREF(handlers[kind], given[kind]);
+	}
 	Py_RETURN_NONE;
 }
 
@@ -273,7 +513,21 @@ static PyObject *door_reply_ioctl(PyObject *self, PyObject *args)
 	(void)self;
 	if (!PyArg_ParseTuple(args, "Ky#", &req, &data, &size))
 		return NULL;
+	unanswered--;
 	return PyLong_FromLong(fuse_reply_ioctl((fuse_req_t)(uintptr_t)req, 0, data, (size_t)size));
+}
+
+static PyObject *door_reply_data(PyObject *self, PyObject *args)
+{
+	unsigned long long req;
+	const char *data;
+	Py_ssize_t size;
+
+	(void)self;
+	if (!PyArg_ParseTuple(args, "Ky#", &req, &data, &size))
+		return NULL;
+	unanswered--;
+	return PyLong_FromLong(fuse_reply_buf((fuse_req_t)(uintptr_t)req, data, (size_t)size));
 }
 
 static PyObject *door_reply_written(PyObject *self, PyObject *args)
@@ -283,6 +537,7 @@ static PyObject *door_reply_written(PyObject *self, PyObject *args)
 	(void)self;
 	if (!PyArg_ParseTuple(args, "KK", &req, &count))
 		return NULL;
+	unanswered--;
 	return PyLong_FromLong(fuse_reply_write((fuse_req_t)(uintptr_t)req, (size_t)count));
 }
 
@@ -294,14 +549,16 @@ static PyObject *door_reply_error(PyObject *self, PyObject *args)
 	(void)self;
 	if (!PyArg_ParseTuple(args, "Ki", &req, &number))
 		return NULL;
+	unanswered--;
 	return PyLong_FromLong(fuse_reply_err((fuse_req_t)(uintptr_t)req, number));
 }
 
 static PyMethodDef methods[] = {
-	{"set_copy_handler", door_set_copy_handler, METH_O,
-	 "Register who gets copy_file_range: (request, handle_in, offset_in, handle_out, offset_out, length, flags)."},
-	{"set_ioctl_handler", door_set_ioctl_handler, METH_O,
-	 "Register who gets ioctls: (request, handle, command, flags, data, output size, uid, gid, pid)."},
+	{"set_handlers", door_set_handlers, METH_VARARGS,
+	 "Register who gets (request, handle, ...): read (offset, size, direct), write (offset, data, direct, append,"
+	 " sync), copy_file_range (offset, handle, offset, length, flags), ioctl (command, flags, data, output size, uid,"
+	 " gid, pid)."},
+	{"reply_data", door_reply_data, METH_VARARGS, "Answer a read."},
 	{"reply_ioctl", door_reply_ioctl, METH_VARARGS, "Answer an ioctl with 0 and the data to give back."},
 	{"reply_written", door_reply_written, METH_VARARGS, "Answer a request with a number of bytes."},
 	{"reply_error", door_reply_error, METH_VARARGS, "Answer a request with an errno."},
@@ -319,10 +576,7 @@ PyMODINIT_FUNC PyInit__door(void)
 	PyObject *made = PyModule_Create(&module);
 
 	if (!made || PyModule_AddIntMacro(made, NODE_OFFSET) < 0 ||
-	    PyModule_AddIntConstant(made, "IOCTL_DIR", FUSE_IOCTL_DIR) < 0 ||
-	    PyModule_AddObject(made, "HANDLE_DIRECT", PyLong_FromUnsignedLongLong(HANDLE_DIRECT)) < 0 ||
-	    PyModule_AddObject(made, "HANDLE_APPEND", PyLong_FromUnsignedLongLong(HANDLE_APPEND)) < 0 ||
-	    PyModule_AddObject(made, "HANDLE_SYNC", PyLong_FromUnsignedLongLong(HANDLE_SYNC)) < 0)
+	    PyModule_AddIntConstant(made, "IOCTL_DIR", FUSE_IOCTL_DIR) < 0)
 		return NULL;
 	return made;
 }

@@ -35,41 +35,33 @@ NODE_OFFSET: int = _door.NODE_OFFSET
 
 ROOT_NODE = 1
 
-_DIRECT: int = _door.HANDLE_DIRECT
-_APPEND: int = _door.HANDLE_APPEND
-_SYNC: int = _door.HANDLE_SYNC
-_FLAGS = _DIRECT | _APPEND | _SYNC
-
-
-def split_handle(value: int) -> tuple[int, bool, bool, bool]:
-    """Return the handle of a read or write, and whether O_DIRECT, O_APPEND and O_DSYNC hold for this request."""
-    return value & ~_FLAGS, bool(value & _DIRECT), bool(value & _APPEND), bool(value & _SYNC)
-
-
-CopyHandler = Callable[[int, int, int, int, int, int, int], None]
-
-
-def set_copy_handler(handler: CopyHandler) -> None:
-    """Register who gets copy_file_range requests: request, source handle and offset, destination's, length, flags.
-
-    It is called on trio's thread and must only start what answers, by `reply_written` or `reply_error`, exactly once.
-    """
-    _door.set_copy_handler(handler)
-
-
-IoctlHandler = Callable[[int, int, int, int, bytes, int, int, int, int], None]
+ReadHandler = Callable[[int, int, int, int, bool, memoryview], int | None]
+"""Request, handle, offset, size, whether O_DIRECT holds for this request, and memory of that size for an answer."""
+WriteHandler = Callable[[int, int, int, memoryview, bool, bool, bool], int | None]
+"""Request, handle, offset, data, whether O_DIRECT, O_APPEND and O_DSYNC hold for this request."""
+CopyHandler = Callable[[int, int, int, int, int, int, int], int | None]
+"""Request, handle and offset of the source, those of the destination, length, flags."""
+IoctlHandler = Callable[[int, int, int, int, bytes, int, int, int, int], int | None]
+"""Request, handle, command, flags, data, size of the output, caller's uid, gid and pid."""
 
 IOCTL_DIR: int = _door.IOCTL_DIR
 """In an ioctl's flags: it is on a directory."""
 
 
-def set_ioctl_handler(handler: IoctlHandler) -> None:
-    """Register who gets ioctls: request, handle, command, flags, data, size of the output, caller's uid, gid and pid.
+def set_handlers(read: ReadHandler, write: WriteHandler, copy_file_range: CopyHandler, ioctl: IoctlHandler) -> None:
+    """Register who gets these requests. Handlers are called on trio's thread and must not wait for anything.
 
-    It is called on trio's thread and must answer, or start what answers, by `reply_ioctl` or `reply_error`, exactly
-    once.
+    A handler returns the answer: the number of bytes that were read (they are in its memory), written or copied, or
+    an errno, negative. Or None: then it has started what answers, by `reply_data`, `reply_written`, `reply_ioctl` or
+    `reply_error`, exactly once and on the same thread. The memory of a read, and of what a write brings, is not the
+    handler's any more when it returns.
     """
-    _door.set_ioctl_handler(handler)
+    _door.set_handlers(read, write, copy_file_range, ioctl)
+
+
+def reply_data(request: int, data: bytes) -> None:
+    """Answer *request*, a read, with *data*."""
+    _door.reply_data(request, data)
 
 
 def reply_ioctl(request: int, data: bytes) -> None:

@@ -12,6 +12,7 @@ import contextlib
 import functools
 import logging
 import os
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from typing import Any, TypeVar, cast
 
@@ -24,7 +25,7 @@ from zonefs_py.fs.access import Caller
 from zonefs_py.fs.attributes import AttributeChanges, Attributes
 from zonefs_py.fs.filesystem import Filesystem
 from zonefs_py.fuse import door
-from zonefs_py.fuse.door import NODE_OFFSET, ROOT_NODE, pyfuse3, split_handle
+from zonefs_py.fuse.door import NODE_OFFSET, ROOT_NODE, pyfuse3
 
 log = logging.getLogger(__name__)
 
@@ -71,8 +72,8 @@ class Operations(pyfuse3.Operations):
         """Whether a handler met an error that it did not expect: the process must say so when it ends."""
         self._fs = filesystem
         self._waits = filesystem.info.waits
-        self._gates: dict[int, trio.Lock] = {}
-        """Gates of the files that a worker thread is busy with, by inode number."""
+        self._gates: dict[int, deque[trio.Event]] = {}
+        """Of the files that a worker thread is busy with, by inode number: whose turn it is, and who comes after."""
         self._files: dict[int, int] = {}
         """Inode numbers by handle."""
         self.nursery: trio.Nursery | None = None
@@ -90,22 +91,43 @@ class Operations(pyfuse3.Operations):
             return function(*args)
         return await self._call_on_worker(ino, function, *args)
 
-    async def _call_on_worker(self, ino: int, function: Callable[..., R], *args: Any) -> R:
-        async with self._gate(ino):
+    def _call_on_worker(self, ino: int, function: Callable[..., R], *args: Any) -> Coroutine[Any, Any, R]:
+        """Call *function* in a worker thread, when it is the turn of who calls this now."""
+        return self._call_in_turn(self._gate(ino), function, *args)
+
+    async def _call_in_turn(
+        self, gate: contextlib.AbstractAsyncContextManager[None], function: Callable[..., R], *args: Any
+    ) -> R:
+        async with gate:
             return await trio.to_thread.run_sync(function, *args, limiter=self._limiter)
 
+    def _gate(self, *inos: int) -> contextlib.AbstractAsyncContextManager[None]:
+        """Queue at the gates of the files *inos*, now: who calls this later comes later. Entering waits for the turn.
+
+        It must be entered.
+        """
+        turns = [(ino, trio.Event()) for ino in inos]
+        for ino, turn in turns:
+            self._gates.setdefault(ino, deque()).append(turn)
+        return self._through(turns)
+
     @contextlib.asynccontextmanager
-    async def _gate(self, ino: int) -> AsyncIterator[None]:
-        """Hold the gate of the file *ino*; who comes later waits."""
-        gate = self._gates.get(ino)
-        if gate is None:
-            gate = self._gates[ino] = trio.Lock()
-        async with gate:
-            try:
-                yield
-            finally:
-                if not gate.statistics().tasks_waiting:
+    async def _through(self, turns: list[tuple[int, trio.Event]]) -> AsyncIterator[None]:
+        # All queue at once, at all gates that they need: so nobody waits in a circle, whatever the order.
+        try:
+            for ino, turn in turns:
+                if self._gates[ino][0] is not turn:
+                    await turn.wait()
+            yield
+        finally:
+            for ino, turn in turns:
+                queue = self._gates[ino]
+                was_first = queue[0] is turn
+                queue.remove(turn)
+                if not queue:
                     del self._gates[ino]
+                elif was_first:
+                    queue[0].set()
 
     def attributes_changed(self, ino: int) -> None:
         """Tell the kernel to ask again for the attributes of *ino*. Called in any thread."""
@@ -227,22 +249,6 @@ class Operations(pyfuse3.Operations):
         return pyfuse3.FileInfo(fh=pyfuse3.FileHandleT(handle), direct_io=direct_io, keep_cache=False)
 
     @_answering
-    async def read(self, fh: pyfuse3.FileHandleT, off: int, size: int) -> bytes:
-        handle, direct, _, _ = split_handle(fh)
-        return await self._call(self._files[handle], self._fs.read, handle, off, size, direct)
-
-    @_answering
-    async def write(self, fh: pyfuse3.FileHandleT, off: int, buf: bytes) -> int:
-        handle, direct, append, sync = split_handle(fh)
-        if append:
-            # The kernel has put its idea of the file's end there; what the application gave is lost.
-            off = 0
-        written = await self._call(self._files[handle], self._fs.write, handle, off, buf, direct, append, False)
-        if sync and written:
-            await trio.to_thread.run_sync(self._fs.fsync, handle, limiter=self._limiter)
-        return written
-
-    @_answering
     async def fsync(self, fh: pyfuse3.FileHandleT, datasync: bool) -> None:
         # Not through the gate: the file stays usable while the host's disk works.
         await trio.to_thread.run_sync(self._fs.fsync, fh, limiter=self._limiter)
@@ -251,65 +257,104 @@ class Operations(pyfuse3.Operations):
     async def release(self, fh: pyfuse3.FileHandleT) -> None:
         await self._call(self._files.pop(fh), self._fs.release, fh)
 
-    # Copies
+    # Requests that come through the door: the handlers that it calls
 
-    def start_copy(
-        self, request: int, source: int, source_offset: int, target: int, offset: int, length: int, flags: int
-    ) -> None:
-        """Start the answer to a copy_file_range request; the handler that the door calls."""
+    def _errno(self, name: str, exc: Exception) -> int:
+        """The errno that answers *exc*: ours have one, anything else is a bug, EIO."""
+        if isinstance(exc, ZonefsError):
+            log.debug("%s: %s: %s", name, exc.errno_name, exc)
+            return exc.errno
+        self.failed = True
+        log.error("bug: %s failed", name, exc_info=exc)
+        return ZonefsError.errno
+
+    def _start(
+        self, name: str, request: int, answer: Coroutine[Any, Any, R], reply: Callable[[int, R], None]
+    ) -> int | None:
+        """Have *request* answered later by *reply* with what *answer* gives, or with its error."""
         if self.nursery is None:
-            door.reply_error(request, ZonefsError.errno)
-            return
-        self.nursery.start_soon(self._copy, request, source, source_offset, target, offset, length, flags)
-
-    async def _copy(
-        self, request: int, source: int, source_offset: int, target: int, offset: int, length: int, flags: int
-    ) -> None:
-        # The kernel takes ENOSYS, EOPNOTSUPP and EXDEV for "do it by read and write yourself, and report success": none
-        # of the core's errors has these numbers, and a bug is EIO.
-        copy = self._copy_on_worker(source, source_offset, target, offset, length, flags)
-        await self._answer("copy_file_range", request, copy, door.reply_written)
+            answer.close()
+            return -ZonefsError.errno
+        self.nursery.start_soon(self._answer, name, request, answer, reply)
+        return None
 
     async def _answer(
         self, name: str, request: int, answer: Coroutine[Any, Any, R], reply: Callable[[int, R], None]
     ) -> None:
-        """Answer a request that came through the door by *reply* with what *answer* gives, or with its error."""
         try:
             result = await answer
-        except ZonefsError as exc:
-            log.debug("%s: %s: %s", name, exc.errno_name, exc)
-            door.reply_error(request, exc.errno)
-        except Exception:
-            self.failed = True
-            log.exception("bug: %s failed", name)
-            door.reply_error(request, ZonefsError.errno)
+        except Exception as exc:
+            door.reply_error(request, self._errno(name, exc))
         else:
             reply(request, result)
 
-    async def _copy_on_worker(
-        self, source: int, source_offset: int, target: int, offset: int, length: int, flags: int
-    ) -> int:
-        if flags:
-            raise InvalidRequest(f"copy_file_range with flags {flags}")
-        files = sorted({self._files[source], self._files[target]})
-        arguments = (source, source_offset, target, offset, min(length, MOST_PER_REPLY))
-        if len(files) == 1:
-            return await self._call_on_worker(files[0], self._fs.copy_range, *arguments)
-        # Both gates, in the order of the zones, as the core takes its locks.
-        async with self._gate(files[0]):
-            return await self._call_on_worker(files[1], self._fs.copy_range, *arguments)
+    def on_read(
+        self, request: int, handle: int, offset: int, size: int, direct: bool, buffer: memoryview
+    ) -> int | None:
+        """Answer a read: in place if no disk is needed for it."""
+        ino = self._files[handle]
+        if not self._waits and ino not in self._gates:
+            try:
+                done = self._fs.read_now(handle, offset, buffer, direct)
+            except Exception as exc:
+                return -self._errno("read", exc)
+            if done is not None:
+                return done
+        read = self._call_on_worker(ino, self._fs.read, handle, offset, size, direct)
+        return self._start("read", request, read, door.reply_data)
 
-    def start_ioctl(
+    def on_write(
+        self, request: int, handle: int, offset: int, data: memoryview, direct: bool, append: bool, sync: bool
+    ) -> int | None:
+        """Answer a write: in place, into the host's page cache, unless it must be durable."""
+        ino = self._files[handle]
+        if append:
+            # The kernel has put its idea of the file's end there; what the application gave is lost.
+            offset = 0
+        if not self._waits and not sync and ino not in self._gates:
+            try:
+                return self._fs.write(handle, offset, data, direct, append, False)
+            except Exception as exc:
+                return -self._errno("write", exc)
+        write = self._call_on_worker(ino, self._fs.write, handle, offset, bytes(data), direct, append, False)
+        if sync:
+            write = self._then_sync(write, handle)
+        return self._start("write", request, write, door.reply_written)
+
+    async def _then_sync(self, write: Coroutine[Any, Any, int], handle: int) -> int:
+        """Make durable what *write* has written, no longer in the file's turn: it stays usable meanwhile."""
+        written = await write
+        if written:
+            await trio.to_thread.run_sync(self._fs.fsync, handle, limiter=self._limiter)
+        return written
+
+    def on_copy(
+        self, request: int, source: int, source_offset: int, target: int, offset: int, length: int, flags: int
+    ) -> int | None:
+        """Answer a copy_file_range request: in place if it is a reflink of what is on the disk."""
+        # The kernel takes ENOSYS, EOPNOTSUPP and EXDEV for "do it by read and write yourself, and report success": none
+        # of the core's errors has these numbers, and a bug is EIO.
+        if flags:
+            return -InvalidRequest.errno
+        files = {self._files[source], self._files[target]}
+        arguments = (source, source_offset, target, offset, min(length, MOST_PER_REPLY))
+        if not self._waits and self._gates.keys().isdisjoint(files):
+            try:
+                copied = self._fs.copy_range_now(*arguments)
+            except Exception as exc:
+                return -self._errno("copy_file_range", exc)
+            if copied is not None:
+                return copied
+        copy = self._call_in_turn(self._gate(*files), self._fs.copy_range, *arguments)
+        return self._start("copy_file_range", request, copy, door.reply_written)
+
+    def on_ioctl(
         self, request: int, handle: int, command: int, flags: int, data: bytes, size: int, uid: int, gid: int, pid: int
-    ) -> None:
-        """Start the answer to an ioctl; the handler that the door calls. Of ours there is one: the copy of ranges."""
+    ) -> int | None:
+        """Answer an ioctl. Of ours there is one: the copy of ranges."""
         if flags & door.IOCTL_DIR or not abi.is_copy(command):
-            door.reply_error(request, UnknownIoctl.errno)
-        elif self.nursery is None:
-            door.reply_error(request, ZonefsError.errno)
-        else:
-            copy = self._copy_ranges(handle, data, uid, gid, pid)
-            self.nursery.start_soon(self._answer, "copy ioctl", request, copy, door.reply_ioctl)
+            return -UnknownIoctl.errno
+        return self._start("copy ioctl", request, self._copy_ranges(handle, data, uid, gid, pid), door.reply_ioctl)
 
     async def _copy_ranges(self, handle: int, data: bytes, uid: int, gid: int, pid: int) -> bytes:
         copy = abi.parse_request(data)
@@ -325,9 +370,7 @@ class Operations(pyfuse3.Operations):
         cached = [ino for ino, sequential in files.items() if not sequential]
         if cached:
             await self._forget(cached)
-        async with contextlib.AsyncExitStack() as gates:
-            for ino in sorted(files):
-                await gates.enter_async_context(self._gate(ino))
+        async with self._gate(*files):
             answer = await trio.to_thread.run_sync(
                 self._copy_ranges_for, handle, data, copy, uid, gid, pid, limiter=self._limiter
             )

@@ -93,8 +93,7 @@ def _libfuse_complaints() -> Iterator[Callable[[], str]]:
 async def _serve(operations: Operations, mountpoint: str, on_ready: Callable[[], None]) -> None:
     async with trio.open_nursery() as nursery, trio.open_nursery() as copies:
         operations.nursery = copies
-        door.set_copy_handler(operations.start_copy)
-        door.set_ioctl_handler(operations.start_ioctl)
+        door.set_handlers(operations.on_read, operations.on_write, operations.on_copy, operations.on_ioctl)
         await nursery.start(_watch_signals)
         nursery.start_soon(_announce, mountpoint, on_ready)
         await pyfuse3.main(min_tasks=1, max_tasks=MAX_TASKS)

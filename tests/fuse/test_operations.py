@@ -1,0 +1,123 @@
+"""The adapter between FUSE and the file system, called as the C extension calls it, without a mount."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+import pytest
+import trio
+import trio.testing
+
+from zonefs_py.config import FormatOptions
+from zonefs_py.device.memory import MemoryDevice
+from zonefs_py.errors import NotAligned
+from zonefs_py.fs.filesystem import Filesystem
+from zonefs_py.fs.format import format_device
+from zonefs_py.fuse.operations import Operations
+from zonefs_py.zone import Geometry
+
+BLOCK = 4096
+SIZE = 64 * BLOCK
+GEOMETRY = Geometry(SIZE, SIZE, 6, 2, BLOCK, SIZE)
+"""cnv/0 and seq/0 to seq/3."""
+
+
+@pytest.fixture
+def filesystem() -> Filesystem:
+    device = MemoryDevice(GEOMETRY)
+    format_device(device, FormatOptions())
+    return Filesystem(device)
+
+
+@pytest.mark.parametrize("reverse", [False, True], ids=["tasks-in-order", "tasks-in-reverse"])
+def test_calls_for_a_file_run_in_the_order_of_their_arrival(filesystem: Filesystem, reverse: bool) -> None:
+    operations = Operations(filesystem)
+    ran: list[int] = []
+    gate = threading.Event()
+
+    def first() -> None:
+        # Until all others queue.
+        assert gate.wait(60)
+        ran.append(0)
+
+    async def main() -> None:
+        calls = [operations._call_on_worker(2, first)]
+        calls += [operations._call_on_worker(2, ran.append, number) for number in range(1, 20)]
+        # trio starts tasks in any order.
+        if reverse:
+            calls.reverse()
+        with trio.fail_after(60):
+            async with trio.open_nursery() as nursery:
+
+                async def run(call):
+                    await call
+
+                for call in calls:
+                    nursery.start_soon(run, call)
+                gate.set()
+
+    trio.run(main)
+    assert ran == list(range(20))
+    assert not operations._gates, "a gate that nobody waits at must go away"
+
+
+def test_calls_for_two_files_wait_for_both(filesystem: Filesystem) -> None:
+    operations = Operations(filesystem)
+    ran: list[str] = []
+
+    async def main() -> None:
+        copies = [operations._gate(2, 3), operations._gate(3, 2), operations._gate(2), operations._gate(3)]
+
+        async def run(number: int) -> None:
+            async with copies[number]:
+                ran.append(f"+{number}")
+                await trio.testing.wait_all_tasks_blocked()
+                ran.append(f"-{number}")
+
+        with trio.fail_after(60):
+            async with trio.open_nursery() as nursery:
+                for number in reversed(range(4)):
+                    nursery.start_soon(run, number)
+
+    trio.run(main)
+    assert ran[:4] == ["+0", "-0", "+1", "-1"], "both need both files"
+    assert sorted(ran[4:]) == ["+2", "+3", "-2", "-3"]
+    assert not operations._gates
+
+
+def test_reads_are_answered_in_place(filesystem: Filesystem) -> None:
+    operations = Operations(filesystem)
+    handle = filesystem.open("seq/0", os.O_RDWR | os.O_DIRECT)
+    operations._files[handle] = filesystem.resolve("seq/0")
+    data = os.urandom(3 * BLOCK)
+    assert operations.on_write(0, handle, 0, memoryview(data), True, False, False) == len(data)
+    memory = bytearray(SIZE)
+
+    def read(offset: int, size: int, *, direct: bool = True) -> int | None:
+        return operations.on_read(0, handle, offset, size, direct, memoryview(memory)[:size])
+
+    assert read(0, SIZE) == len(data)
+    assert memory[: len(data)] == data
+    assert read(BLOCK, BLOCK) == BLOCK
+    assert memory[:BLOCK] == data[BLOCK : 2 * BLOCK]
+    assert read(5, 100, direct=False) == 100
+    assert memory[:100] == data[5:105]
+    assert read(3 * BLOCK - 1, 100, direct=False) == 1
+    assert memory[:1] == data[-1:]
+    assert read(3 * BLOCK, BLOCK) == 0
+    assert read(5, 100) == -NotAligned.errno
+    assert not operations.failed
+
+
+def test_a_write_does_not_keep_the_memory_that_it_came_in(filesystem: Filesystem) -> None:
+    operations = Operations(filesystem)
+    handle = filesystem.open("seq/0", os.O_RDWR | os.O_DIRECT)
+    operations._files[handle] = filesystem.resolve("seq/0")
+    memory = bytearray(b"a" * BLOCK)
+    with memoryview(memory) as view:
+        assert operations.on_write(0, handle, 0, view, True, True, False) == BLOCK
+    # Nothing refers to it any more: a bytearray that is looked at cannot grow.
+    memory.extend(b"b")
+    memory[:] = b"c"
+    assert filesystem.read(handle, 0, BLOCK) == b"a" * BLOCK

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -117,6 +117,26 @@ class ZonedDevice(ABC):
         A device that cannot tell says yes.
         """
         return True
+
+    def backing_descriptor(self, number: int) -> int | None:
+        """Return a new descriptor, the caller's to close, of a file that is zone *number*; None if there is none.
+
+        The file holds what `read` gives, byte by byte, and its size is the write pointer of a sequential zone, the
+        capacity of a conventional one: now and from now on, through all that is done to the zone, until `watch_backing`
+        tells otherwise. Reading the file is as good as reading the zone then. It is never to be written.
+
+        None too for an offline zone. Raises DeviceError if the file cannot be opened.
+        """
+        return None
+
+    def watch_backing(  # noqa: B027  (not abstract: a device without backing files has nothing to tell)
+        self, withdrawn: Callable[[Iterable[int]], None] | None
+    ) -> None:
+        """Have *withdrawn* called with numbers of zones whose files from `backing_descriptor` must be used no more.
+
+        It is called in any thread, with no lock held, after the fact and before the call that led to it returns. There
+        is one watcher; None: no more. A device without backing files never calls.
+        """
 
     def force_conditions(self, numbers: Iterable[int], condition: ZoneCondition | None) -> None:
         """Make zones READONLY or OFFLINE for good, as a failing drive does; None: back to normal.

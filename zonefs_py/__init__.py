@@ -30,16 +30,20 @@ _HOMES = {
     "ZonefsError": "zonefs_py.errors",
     "CopyRangesError": "zonefs_py.control.copy_ranges",
     "copy_ranges": "zonefs_py.control.copy_ranges",
+    "MountControl": "zonefs_py.control.client",
+    "FaultRule": "zonefs_py.device.fault_rules",
 }
 
 __all__ = [
     "AttributeChanges",
     "CopyRangesError",
     "ErrorsPolicy",
+    "FaultRule",
     "Filesystem",
     "FormatOptions",
     "Geometry",
     "MemoryDevice",
+    "MountControl",
     "MountOptions",
     "ZonefsError",
     "copy_ranges",
@@ -51,8 +55,10 @@ __all__ = [
 
 if TYPE_CHECKING:
     from zonefs_py.config import ErrorsPolicy, FormatOptions, MountOptions
+    from zonefs_py.control.client import MountControl
     from zonefs_py.control.copy_ranges import CopyRangesError, copy_ranges
     from zonefs_py.device.directory import create_device, open_device
+    from zonefs_py.device.fault_rules import FaultRule
     from zonefs_py.device.memory import MemoryDevice
     from zonefs_py.device.stack import open_stack
     from zonefs_py.errors import ZonefsError

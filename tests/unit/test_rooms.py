@@ -48,6 +48,7 @@ PURE = {
     "errors",
     "fs.access",
     "fs.describe",
+    "fs.explain",
     "fs.layout",
     "fs.superblock",
     "units",

@@ -23,6 +23,7 @@ from zonefs_py.config import (
 )
 from zonefs_py.control.client import ask
 from zonefs_py.control.mounts import FILESYSTEM_TYPE, MountEntry, find_mount
+from zonefs_py.device.fault import FaultDevice
 from zonefs_py.device.stack import absolute_text, open_stack
 from zonefs_py.errors import MountError, SuperblockError, UserError, describe_os_error, is_disconnected
 
@@ -66,6 +67,7 @@ def mount(
       ro, rw           read-only or read-write (rw)
     and for FUSE:
       allow_other, noallow_other   other users may use the mount (root's: yes, others': no)
+      explain          log every refusal, with its rule and what to do instead
       allow_root, log=FILE, nosuid, nodev, noexec and other flags of mount(8)
     """
     return run_mount(MountCommand(device, mountpoint, ",".join(options), log_file, foreground, log_level))
@@ -105,12 +107,14 @@ def serve_mount(command: MountCommand, request: MountRequest, say_ready: Callabl
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    device = open_stack(command.device, read_only=request.filesystem.read_only)
+    # A place for faults that are added later: without any, calls go to the device as if it were not there.
+    device = FaultDevice.over(open_stack(command.device, read_only=request.filesystem.read_only))
     try:
         filesystem = _read_filesystem(device, request)
     except BaseException:
         device.close()
         raise
+    filesystem.refusals.logs = request.fuse.explain
     control: list[server.ControlServer] = []
 
     def options() -> str:
@@ -234,5 +238,5 @@ def _check_remount(named: MountRequest, entry: MountEntry) -> None:
     allow_other = named.fuse.allow_other
     if allow_other is not None and allow_other != ("allow_other" in entry.options):
         raise UserError("allow_other and noallow_other cannot be changed by a remount: unmount, and mount again")
-    if named.fuse.allow_root or named.log_file is not None:
-        raise UserError("allow_root and log cannot be changed by a remount: unmount, and mount again")
+    if named.fuse.allow_root or named.fuse.explain or named.log_file is not None:
+        raise UserError("allow_root, explain and log cannot be changed by a remount: unmount, and mount again")

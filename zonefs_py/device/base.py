@@ -150,6 +150,9 @@ class ZonedDevice(ABC):
         """Do `force_conditions` to one zone."""
         self.force_conditions([number], condition)
 
+    def abandon(self) -> None:  # noqa: B027  (not abstract: few devices make anybody wait)
+        """Fail calls that wait until somebody lets them go on, now and later: the device's user is about to end."""
+
     @abstractmethod
     def close(self) -> None:
         """Let go of the device. Zones keep their conditions. A second call does nothing."""

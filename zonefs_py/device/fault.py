@@ -258,6 +258,7 @@ class FaultDevice(ZonedDevice):
     def abandon(self) -> None:
         """Make nobody wait any more: stuck calls fail, and so do those that would get stuck; delays are over."""
         self._stuck.abandon()
+        self._device.abandon()
 
     def _firing(self, call: Call) -> list[_Firing]:
         """Count the call, and return what strikes it."""

@@ -305,6 +305,11 @@ class LinearDevice(ZonedDevice):
                 with _naming(device):
                     device.force_conditions(those, condition)
 
+    def abandon(self) -> None:
+        # Not through the gate: it may be held by a call that waits.
+        for device in self._table.devices:
+            device.abandon()
+
     def close(self) -> None:
         """Close all parts, also when closing one of them fails."""
         if not self._closed:

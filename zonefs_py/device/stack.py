@@ -9,7 +9,7 @@ import stat
 from zonefs_py.device.base import ZonedDevice
 from zonefs_py.device.directory import open_device
 from zonefs_py.device.fault import FaultDevice
-from zonefs_py.device.fault_rules import FaultRule, parse_rules
+from zonefs_py.device.fault_rules import FaultRule, Scenario, parse_scenario
 from zonefs_py.device.linear import LinearDevice
 from zonefs_py.device.linear_table import Slice
 from zonefs_py.device.stack_spec import (
@@ -89,7 +89,12 @@ def _slices(part: PartSpec, opened: contextlib.ExitStack, *, read_only: bool) ->
 
 
 def read_rules(path: str) -> list[FaultRule]:
-    """Return the rules in the file *path*. Raises UserError that names the file, the rule and the field."""
+    """Return the rules in the file *path*. Raises UserError as `read_scenario` does."""
+    return list(read_scenario(path).rules)
+
+
+def read_scenario(path: str) -> Scenario:
+    """Return what the rule file *path* says. Raises UserError that names the file, the rule and the field."""
     try:
         # Not blocking: a named pipe of that name must not stop us.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -102,6 +107,6 @@ def read_rules(path: str) -> list[FaultRule]:
     with open(descriptor, "rb") as file:
         content = file.read()
     try:
-        return parse_rules(content)
+        return parse_scenario(content)
     except UserError as exc:
         raise UserError(f"{path}: {exc}") from None

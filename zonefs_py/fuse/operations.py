@@ -14,7 +14,7 @@ import logging
 import os
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import trio
 
@@ -25,6 +25,7 @@ from zonefs_py.fs.access import Caller
 from zonefs_py.fs.attributes import AttributeChanges, Attributes
 from zonefs_py.fs.filesystem import Filesystem
 from zonefs_py.fuse import door
+from zonefs_py.fuse.caller import process_of
 from zonefs_py.fuse.door import NODE_OFFSET, ROOT_NODE, pyfuse3
 
 log = logging.getLogger(__name__)
@@ -42,6 +43,17 @@ R = TypeVar("R")
 Handler = TypeVar("Handler", bound=Callable[..., Coroutine[Any, Any, Any]])
 
 
+class About(NamedTuple):
+    """What a request is about, for who asks later why it was refused: file, offset and length in bytes."""
+
+    ino: int | None
+    offset: int | None
+    length: int | None
+
+
+NOTHING = About(None, None, None)
+
+
 def _answering(handler: Handler) -> Handler:
     """Make a handler raise nothing but FUSEError: our errors become their errno, anything else is a bug, EIO."""
 
@@ -50,7 +62,7 @@ def _answering(handler: Handler) -> Handler:
         try:
             return await handler(self, *args)
         except ZonefsError as exc:
-            log.debug("%s: %s: %s", handler.__name__, exc.errno_name, exc)
+            self.note_refusal(handler.__name__, exc, args)
             raise pyfuse3.FUSEError(exc.errno) from None
         except Exception:
             self.failed = True
@@ -82,8 +94,46 @@ class Operations(pyfuse3.Operations):
         self._cache_limiter = trio.CapacityLimiter(WORKER_THREADS)
         """For threads that may wait for the kernel to read and write pages: that needs the workers above."""
         filesystem.on_change = self.attributes_changed
+        filesystem.on_waits = self.waits_changed
+
+    # Refusals
+
+    def note_refusal(self, name: str, exc: ZonefsError, args: tuple[Any, ...]) -> None:
+        """Take note that the handler *name* of pyfuse3's was refused what it was called with."""
+        log.debug("%s: %s: %s", name, exc.errno_name, exc)
+        if name == "lookup":
+            return  # shells look for many names
+        context = args[-1] if isinstance(args[-1], pyfuse3.RequestContext) else None
+        ino = None
+        if name in ("open", "setattr", "getattr"):
+            ino = self._ino(args[0])
+        elif name in ("fsync", "release"):
+            ino = self._files.get(args[0])
+        process = process_of(context.pid if context else 0)
+        self._fs.note_refusal(name, exc, ino, None, None, process.pid, process.name)
 
     # Threads
+
+    def waits_changed(self, waits: bool) -> None:
+        """Take note of whether calls of the device may wait from now on. Called in any thread but trio's.
+
+        When it returns, no call that must not wait is under way in trio's thread.
+        """
+
+        def change() -> None:
+            self._waits = waits
+
+        try:
+            if pyfuse3.trio_token is None:
+                change()
+            else:
+                trio.from_thread.run_sync(change, trio_token=pyfuse3.trio_token)
+        except trio.RunFinishedError:
+            log.debug("nothing is served any more")
+
+    def end(self) -> None:
+        """Let no call of the device wait any more: nothing is served from now on, and this process is to end."""
+        self._fs.device.abandon()
 
     async def _call(self, ino: int, function: Callable[..., R], *args: Any) -> R:
         """Call *function* for the file *ino*: in place if it cannot wait and nothing of that file is under way."""
@@ -259,32 +309,44 @@ class Operations(pyfuse3.Operations):
 
     # Requests that come through the door: the handlers that it calls
 
-    def _errno(self, name: str, exc: Exception) -> int:
-        """The errno that answers *exc*: ours have one, anything else is a bug, EIO."""
+    def _errno(self, name: str, exc: Exception, request: int, about: About = NOTHING) -> int:
+        """The errno that answers *exc*: ours have one, anything else is a bug, EIO. *request* is not answered yet."""
         if isinstance(exc, ZonefsError):
             log.debug("%s: %s: %s", name, exc.errno_name, exc)
+            process = process_of(door.caller(request))
+            self._fs.note_refusal(name, exc, *about, process.pid, process.name)
             return exc.errno
         self.failed = True
         log.error("bug: %s failed", name, exc_info=exc)
         return ZonefsError.errno
 
     def _start(
-        self, name: str, request: int, answer: Coroutine[Any, Any, R], reply: Callable[[int, R], None]
+        self,
+        name: str,
+        request: int,
+        answer: Coroutine[Any, Any, R],
+        reply: Callable[[int, R], None],
+        about: About = NOTHING,
     ) -> int | None:
         """Have *request* answered later by *reply* with what *answer* gives, or with its error."""
         if self.nursery is None:
             answer.close()
             return -ZonefsError.errno
-        self.nursery.start_soon(self._answer, name, request, answer, reply)
+        self.nursery.start_soon(self._answer, name, request, answer, reply, about)
         return None
 
     async def _answer(
-        self, name: str, request: int, answer: Coroutine[Any, Any, R], reply: Callable[[int, R], None]
+        self,
+        name: str,
+        request: int,
+        answer: Coroutine[Any, Any, R],
+        reply: Callable[[int, R], None],
+        about: About,
     ) -> None:
         try:
             result = await answer
         except Exception as exc:
-            door.reply_error(request, self._errno(name, exc))
+            door.reply_error(request, self._errno(name, exc, request, about))
         else:
             reply(request, result)
 
@@ -297,11 +359,11 @@ class Operations(pyfuse3.Operations):
             try:
                 done = self._fs.read_now(handle, offset, buffer, direct)
             except Exception as exc:
-                return -self._errno("read", exc)
+                return -self._errno("read", exc, request, About(ino, offset, size))
             if done is not None:
                 return done
         read = self._call_on_worker(ino, self._fs.read, handle, offset, size, direct)
-        return self._start("read", request, read, door.reply_data)
+        return self._start("read", request, read, door.reply_data, About(ino, offset, size))
 
     def on_write(
         self, request: int, handle: int, offset: int, data: memoryview, direct: bool, append: bool, sync: bool
@@ -315,11 +377,12 @@ class Operations(pyfuse3.Operations):
             try:
                 return self._fs.write(handle, offset, data, direct, append, False)
             except Exception as exc:
-                return -self._errno("write", exc)
+                return -self._errno("write", exc, request, About(ino, None if append else offset, len(data)))
         write = self._call_on_worker(ino, self._fs.write, handle, offset, bytes(data), direct, append, False)
         if sync:
             write = self._then_sync(write, handle)
-        return self._start("write", request, write, door.reply_written)
+        about = About(ino, None if append else offset, len(data))
+        return self._start("write", request, write, door.reply_written, about)
 
     async def _then_sync(self, write: Coroutine[Any, Any, int], handle: int) -> int:
         """Make durable what *write* has written, no longer in the file's turn: it stays usable meanwhile."""
@@ -342,11 +405,12 @@ class Operations(pyfuse3.Operations):
             try:
                 copied = self._fs.copy_range_now(*arguments)
             except Exception as exc:
-                return -self._errno("copy_file_range", exc)
+                return -self._errno("copy_file_range", exc, request, About(self._files[target], offset, length))
             if copied is not None:
                 return copied
         copy = self._call_in_turn(self._gate(*files), self._fs.copy_range, *arguments)
-        return self._start("copy_file_range", request, copy, door.reply_written)
+        about = About(self._files[target], offset, length)
+        return self._start("copy_file_range", request, copy, door.reply_written, about)
 
     def on_ioctl(
         self, request: int, handle: int, command: int, flags: int, data: bytes, size: int, uid: int, gid: int, pid: int
@@ -354,7 +418,8 @@ class Operations(pyfuse3.Operations):
         """Answer an ioctl. Of ours there is one: the copy of ranges."""
         if flags & door.IOCTL_DIR or not abi.is_copy(command):
             return -UnknownIoctl.errno
-        return self._start("copy ioctl", request, self._copy_ranges(handle, data, uid, gid, pid), door.reply_ioctl)
+        copy = self._copy_ranges(handle, data, uid, gid, pid)
+        return self._start("copy ioctl", request, copy, door.reply_ioctl, About(self._files[handle], None, None))
 
     async def _copy_ranges(self, handle: int, data: bytes, uid: int, gid: int, pid: int) -> bytes:
         copy = abi.parse_request(data)
@@ -383,7 +448,11 @@ class Operations(pyfuse3.Operations):
             # Without a /proc entry (another PID namespace) the caller has no groups that we could know of.
             with contextlib.suppress(OSError):
                 groups = frozenset(pyfuse3.get_sup_groups(pid))
-        return ioctl.answer_copy(self._fs, handle, data, copy, Caller(uid, gid, groups))
+
+        def refused(exc: ZonefsError) -> None:
+            self._fs.note_refusal("copy ioctl", exc, self._files[handle], copy.offset, None, *process_of(pid))
+
+        return ioctl.answer_copy(self._fs, handle, data, copy, Caller(uid, gid, groups), refused)
 
     async def _forget(self, inos: Iterable[int], attributes_of: Iterable[int] = ()) -> None:
         """Have the kernel write back and forget all pages of *inos*, and the attributes of *attributes_of* too."""

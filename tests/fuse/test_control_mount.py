@@ -257,7 +257,8 @@ def test_a_stuck_call_does_not_keep_a_mount(
     """The call fails, the daemon ends, and the device is free."""
     device = device_dir(max_open=4)
     mnt = mounted(device, "errors=repair,explicit-open")
-    mounted.expect_log(mnt, "WARNING seq/")
+    # An answer may come when the kernel has forgotten the question; pyfuse3 says so.
+    mounted.expect_log(mnt, "WARNING seq/|ERROR fuse_.*reply.* failed")
     append(mnt / "seq/1", bytes(BLOCK))
     MountControl(mnt).add_faults([{"operation": operation, "effect": "stuck"}])
     # In a process of its own: it can be waited for, and its files are closed when it ends.

@@ -24,9 +24,9 @@ SEQ = 2
 FLAGS = os.O_RDWR | os.O_DIRECT
 
 
-def mounted(options: MountOptions = MountOptions(), **format_options: bool) -> Filesystem:  # noqa: B008  (frozen)
+def mounted(options: MountOptions = MountOptions(), aggregate: bool = False) -> Filesystem:  # noqa: B008  (frozen)
     device = MemoryDevice(GEOMETRY, max_open_zones=3, max_active_zones=4)
-    format_device(device, FormatOptions(**format_options))
+    format_device(device, FormatOptions(aggregate_conventional=aggregate))
     fs = Filesystem(FaultDevice.over(device), options)
     fs.changed = []  # type: ignore[attr-defined]
     fs.on_change = fs.changed.append  # type: ignore[attr-defined]
@@ -132,7 +132,7 @@ def test_refusals_change_nothing(op: ZoneOp) -> None:
 
 
 def test_conventional_zones_that_are_one_file() -> None:
-    fs = mounted(aggregate_conventional=True)
+    fs = mounted(aggregate=True)
     with pytest.raises(UserError, match="zone 1 is conventional"):
         fs.manage_zone(ZoneOp.RESET, 1)
 

@@ -46,7 +46,7 @@ class Daemon:
         files = [self.fs.getattr(ino) for ino in range(1, NR_ZONES)]
         level = logging.getLogger().level
         rules = [(status.number, status.rule) for status in self.faults.rules]
-        numbers = self.fs.counters, self.fs.activity.counters, self.fs.copy_engine.limits, level
+        numbers = self.fs.counters, self.fs.activity, self.fs.copy_engine.limits, level
         return self.device.report_zones(), files, self.fs.options, self.fs.read_only, rules, numbers
 
     def answer_line(self, line: bytes) -> dict[str, Any]:

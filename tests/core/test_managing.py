@@ -151,7 +151,7 @@ def test_numbers() -> None:
     fs.truncate("seq/0", 0)  # which is nothing to do
     fs.truncate("seq/1", CAPACITY)
     fs.manage_zone(ZoneOp.RESET, SEQ + 1)
-    assert fs.activity.counters == (2, 3 * BLOCK, 1, 3 * BLOCK, 1, 2, 1)
+    assert fs.activity == (2, 3 * BLOCK, 1, 3 * BLOCK, 1, 2, 1)
     assert fs.nr_handles == 1
     fs.release(handle)
     assert fs.nr_handles == 0

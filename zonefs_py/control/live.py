@@ -62,7 +62,7 @@ def statistics(fs: Filesystem, request: dict[str, Any]) -> dict[str, Any]:
     faults = fs.device if isinstance(fs.device, FaultDevice) else None
     resident = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
     return {
-        "activity": fs.activity.counters._asdict(),
+        "activity": fs.activity._asdict(),
         "copies": {engine.value: asdict(counters) for engine, counters in fs.copy_engine.counters.items()},
         "files": {**fs.counters._asdict(), "open_handles": fs.nr_handles},
         "space": {"used": fs.used, "capacity": fs.capacity},

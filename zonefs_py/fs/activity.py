@@ -1,9 +1,15 @@
-"""What has been done through a file system since it was mounted, in numbers."""
+"""What has been done through a file system since it was mounted, in numbers.
+
+Reads and writes are counted in their file, under its lock, which is held anyway: counting must not be felt.
+"""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from typing import NamedTuple
+
+from zonefs_py.fs.file import ZoneFile
 
 
 class ActivityCounters(NamedTuple):
@@ -24,34 +30,18 @@ class Activity:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         """Guards all below. The last lock taken."""
-        self._reads = self._bytes_read = self._writes = self._bytes_written = 0
         self._syncs = self._resets = self._finishes = 0
 
-    @property
-    def counters(self) -> ActivityCounters:
-        """The numbers at this moment."""
+    def counters(self, files: Iterable[ZoneFile]) -> ActivityCounters:
+        """The numbers at this moment, with those of *files*."""
+        reads = bytes_read = writes = bytes_written = 0
+        for file in files:
+            reads += file.reads
+            bytes_read += file.bytes_read
+            writes += file.writes
+            bytes_written += file.bytes_written
         with self._lock:
-            return ActivityCounters(
-                self._reads,
-                self._bytes_read,
-                self._writes,
-                self._bytes_written,
-                self._syncs,
-                self._resets,
-                self._finishes,
-            )
-
-    def count_read(self, length: int) -> None:
-        """Count a read of *length* bytes."""
-        with self._lock:
-            self._reads += 1
-            self._bytes_read += length
-
-    def count_write(self, length: int) -> None:
-        """Count a write of *length* bytes."""
-        with self._lock:
-            self._writes += 1
-            self._bytes_written += length
+            return ActivityCounters(reads, bytes_read, writes, bytes_written, self._syncs, self._resets, self._finishes)
 
     def count_sync(self) -> None:
         """Count an fsync of a file."""

@@ -34,7 +34,7 @@ from zonefs_py.errors import (
     ZonefsError,
 )
 from zonefs_py.fs.access import READ, ROOT, SEARCH, Caller, permits
-from zonefs_py.fs.activity import Activity
+from zonefs_py.fs.activity import Activity, ActivityCounters
 from zonefs_py.fs.attributes import AttributeChanges, Attributes, DirectoryEntry, FilesystemStatistics
 from zonefs_py.fs.copying import FileCopier, RangesCopied, Source, locked
 from zonefs_py.fs.explain import FileState
@@ -104,8 +104,7 @@ class Filesystem:
         """Open files. Single operations on a dict are atomic, and a handle belongs to one caller."""
         self._next_handle = itertools.count(1)
         self._closed = False
-        self.activity = Activity()
-        """What was done through the file system, in numbers."""
+        self._activity = Activity()
         self.refusals = RefusalLog(clock)
         """What was refused to who uses the mount: `note_refusal` fills it."""
         self.on_waits: Callable[[bool], None] | None = None
@@ -147,6 +146,11 @@ class Filesystem:
     def counters(self) -> SequentialFileCounters:
         """The numbers of write-open and active sequential files, and their limits."""
         return self._mount.counters
+
+    @property
+    def activity(self) -> ActivityCounters:
+        """What was done through the file system since it was mounted, in numbers."""
+        return self._activity.counters(self._tree.files())
 
     @property
     def nr_handles(self) -> int:
@@ -338,9 +342,9 @@ class Filesystem:
 
     def _count(self, op: ZoneOp) -> None:
         if op is ZoneOp.RESET:
-            self.activity.count_reset()
+            self._activity.count_reset()
         elif op is ZoneOp.FINISH:
-            self.activity.count_finish()
+            self._activity.count_finish()
 
     def manage_zone(self, op: ZoneOp, number: int) -> None:
         """Do *op* to zone *number*, as the tools of a device do, and bring its file in line.
@@ -531,7 +535,8 @@ class Filesystem:
                 verdict = self._repair.recover(file, exc, was_write=False)
             else:
                 if data is not None:
-                    self.activity.count_read(length)
+                    file.reads += 1
+                    file.bytes_read += length
                     if not opened.keep_atime and not self._mount.read_only:
                         file.touch_atime(self._clock())
                 return data
@@ -576,7 +581,8 @@ class Filesystem:
                     self._mount.set_size(file, file.size + length)
                 else:
                     write_bytes(self.device, file, offset, data)
-                self.activity.count_write(length)
+                file.writes += 1
+                file.bytes_written += length
                 error = None
             except DeviceError as exc:
                 error = exc
@@ -687,7 +693,7 @@ class Filesystem:
                 verdict = self._repair.recover(file, exc, was_write=True)
             self._announce(file, verdict)
             raise
-        self.activity.count_sync()
+        self._activity.count_sync()
 
     # Refusals
 

@@ -30,7 +30,8 @@
  *		block size (st_blksize); a range does not lie within its file's
  *		size; a range overlaps the destination; dst_offset is not the
  *		write pointer of a sequential file; or it is
- *		ZONEFS_PY_AT_WRITE_POINTER for a conventional one
+ *		ZONEFS_PY_AT_WRITE_POINTER for a conventional one; the ranges
+ *		are together more than 1 GiB
  *	ENOENT	there is no inode src_ino
  *	EISDIR	src_ino is a directory
  *	EACCES	the caller may not read the file src_ino: its mode (owner,

@@ -1,7 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
 #
-# Run the numbered scripts of tests/scripts on freshly created devices, as zonefs-tests does for the kernel.
+# Run the numbered scripts of tests/scripts on freshly created devices, as zonefs-tests does for the kernel; or on zoned
+# block devices.
 
 set -u -o pipefail
 export LC_ALL=C
@@ -30,6 +31,7 @@ usage() {
 		  -t, --tests LIST        only these: 0300, 0300-0330, or several with commas between
 		  -g, --geometry NAME     on this geometry; may be repeated or hold commas (default: all)
 		                          $DEFAULT_GEOMETRIES
+		  -d, --device PATH       on this zoned block device instead; may be repeated. ALL ITS DATA IS LOST
 		  -s, --short             leave out the tests that take long
 		  -r, --repeat N          run everything N times
 		  -j, --jobs N            tests at a time (default 2)
@@ -54,18 +56,20 @@ die() {
 # ---- command line
 
 LIST=0 SHORT=0 NO_SKIP=0 REPEAT=1 JOBS=2 TIMEOUT=60
+DEVICES=()
 TESTS="" CHOSEN="" SCRIPTS=$HERE/scripts LOGS=$REPO/logs
 
 parse_command_line() {
 	local parsed
-	parsed=$(getopt --name "${0##*/}" --options lt:g:sr:j:h \
-		--longoptions list,tests:,geometry:,short,repeat:,jobs:,no-skip,timeout:,logs:,scripts:,help -- "$@") || exit 2
+	parsed=$(getopt --name "${0##*/}" --options lt:g:d:sr:j:h \
+		--longoptions list,tests:,geometry:,device:,short,repeat:,jobs:,no-skip,timeout:,logs:,scripts:,help -- "$@") || exit 2
 	eval set -- "$parsed"
 	while [[ $1 != -- ]]; do
 		case $1 in
 		-l | --list) LIST=1 ;;
 		-t | --tests) TESTS+=",$2" && shift ;;
 		-g | --geometry) CHOSEN+=",$2" && shift ;;
+		-d | --device) DEVICES+=("$2") && shift ;;
 		-s | --short) SHORT=1 ;;
 		-r | --repeat) REPEAT=$2 && shift ;;
 		-j | --jobs) JOBS=$2 && shift ;;
@@ -84,6 +88,10 @@ parse_command_line() {
 		[[ ${!name} =~ ^[1-9][0-9]*$ ]] || die "not a number above 0: ${!name}"
 	done
 	[[ -d $SCRIPTS ]] || die "no such directory: $SCRIPTS"
+	[[ -z $CHOSEN || ${#DEVICES[@]} == 0 ]] || die "a block device has its own geometry: --device or --geometry, not both"
+	for name in "${DEVICES[@]}"; do
+		[[ -b $name ]] || die "not a block device: $name"
+	done
 }
 
 # Set RUN_TESTS to the numbers of the chosen scripts, RUN_GEOMETRIES to the chosen geometries.
@@ -109,6 +117,11 @@ choose_tests() {
 
 choose_geometries() {
 	local name
+	if ((${#DEVICES[@]})); then
+		RUN_GEOMETRIES=("${DEVICES[@]}")
+		JOBS=1 # all tests of a device use all of it
+		return
+	fi
 	read -r -a RUN_GEOMETRIES <<<"${CHOSEN//,/ }"
 	((${#RUN_GEOMETRIES[@]})) || read -r -a RUN_GEOMETRIES <<<"$DEFAULT_GEOMETRIES"
 	for name in "${RUN_GEOMETRIES[@]}"; do
@@ -136,7 +149,7 @@ find_programs() {
 	done
 	[[ -n $candidate ]] || die "zonefs-py is neither in \$ZONEFS_PY_BIN nor in a virtual environment nor in PATH: run tools/quickstart"
 	export ZONEFS_PY=$candidate/zonefs-py MKZONEFS=$candidate/mkzonefs MOUNT_HELPER=$candidate/mount.fuse.zonefs-py
-	export ZIO=$REPO/tools/zio
+	export ZIO=$REPO/tools/zio PATIENCE=$((TIMEOUT <= 60 ? 10 : TIMEOUT / 4))
 	# Resolved once: the python3 of a version manager is a script that costs more than a whole test step.
 	ZIO_PYTHON=$(python3 -c 'import sys; print(sys.executable)') || die "python3 does not run"
 	export ZIO_PYTHON
@@ -150,9 +163,42 @@ set_geometry() {
 	export GEOMETRY ZONES CONV ZONE_SIZE ZONE_CAP LAST_SIZE BLOCK MAX_OPEN MAX_ACTIVE
 }
 
+# read_geometry DEVICE: the entry of a block device in GEOMETRIES.
+read_geometry() {
+	local description
+	description=$({ "$ZONEFS_PY" info "$1" --format json && "$ZONEFS_PY" report "$1" --format json; } | "$ZIO_PYTHON" -I -S -c '
+import json, sys
+decoder = json.JSONDecoder()
+text = sys.stdin.read()
+info, end = decoder.raw_decode(text)
+zones = json.loads(text[end:])["zones"]
+device = info["device"]
+sizes = (device["zone_size"], device["zone_capacity"], zones[-1]["size"])
+assert not any(size % 1024 for size in sizes)
+print(len(zones), device["nr_conventional_zones"], *(size // 1024 for size in sizes), device["block_size"],
+      device["max_open_zones"] or 0, device["max_active_zones"] or 0)') || die "cannot read the geometry of $1"
+	GEOMETRIES[$1]=$description
+}
+
+# prepare_device DEVICE: as fresh as one that was just created and formatted.
+prepare_device() {
+	local condition zone
+	# Zones of null_blk that a test made fail come back when it is told once more.
+	while read -r condition zone; do
+		echo "$zone" >"/sys/kernel/config/nullb/${1##*/}/zone_$condition"
+	done < <(blkzone report "$1" | sed --quiet \
+		's/^ *start: \(0x[0-9a-f]*\),.*(ro).*/readonly \1/p; s/^ *start: \(0x[0-9a-f]*\),.*(of).*/offline \1/p')
+	((!CONV)) || dd if=/dev/zero of="$1" bs="$ZONE_SIZE" count="$CONV" oflag=direct status=none
+	"$ZONEFS_PY" mkfs -f "$1" >/dev/null
+}
+
 # A device is created and formatted once for each geometry and copied for each test: that is as fresh, and cheaper.
 make_template() {
 	local options=()
+	if [[ -b $1 ]]; then
+		read_geometry "$1"
+		return
+	fi
 	set_geometry "$1"
 	((MAX_OPEN)) && options+=(--max-open "$MAX_OPEN")
 	((MAX_ACTIVE)) && options+=(--max-active "$MAX_ACTIVE")
@@ -179,7 +225,7 @@ record_sizes() {
 
 # Unmount everything below $1. A process that is still there is given some time: a killed one may be ending.
 unmount_all() {
-	local dir=$1 point deadline=$((SECONDS + 5)) busy=0
+	local dir=$1 point deadline=$((SECONDS + PATIENCE / 2)) busy=0
 	while point=$(mounts_below "$dir" | head --lines=1) && [[ -n $point ]]; do
 		timeout --kill-after=2 10 umount "$point" 2>/dev/null && continue
 		if ((SECONDS >= deadline)); then
@@ -204,7 +250,7 @@ check_daemons() {
 	for daemon in "$dir"/daemon.*/; do
 		[[ -e $daemon/pid ]] || continue
 		pid=$(<"$daemon/pid")
-		deadline=$((SECONDS + 20))
+		deadline=$((SECONDS + 2 * PATIENCE))
 		while [[ ! -e $daemon/status ]] && kill -0 "$pid" 2>/dev/null; do
 			if ((SECONDS > deadline)); then
 				echo "the daemon did not end after unmounting$(mount_holder "$dir"); killed"
@@ -236,12 +282,13 @@ check_log() {
 	[[ -z $unexpected ]] || printf 'unexpected in the log: %s\n' "$(head --lines=1 <<<"$unexpected")"
 }
 
-# Compare the sizes that the mount showed last with the zone report of the device: what fsck would do.
+# check_sizes DIR DEVICE: compare the sizes that the mount showed last with the zone report of the device: what fsck
+# would do.
 check_sizes() {
 	local dir=$1 differences
 	[[ -e $dir/sizes ]] || return
 	touch "$dir/expected-mismatch"
-	"$ZONEFS_PY" report "$dir/dev" --format json >"$dir/report" || {
+	"$ZONEFS_PY" report "$2" --format json >"$dir/report" || {
 		echo "the device cannot be reported any more"
 		return
 	}
@@ -266,18 +313,33 @@ check_sizes() {
 	[[ -z $differences ]] || head --lines=1 <<<"$differences"
 }
 
+# run_script NUMBER DEVICE
+run_script() {
+	if [[ -b $2 ]] && ! prepare_device "$2"; then
+		echo "FAILED: the device cannot be prepared"
+		exit 1
+	fi
+	exec timeout --kill-after=5 "$TIMEOUT" "$SCRIPTS/$1.sh" "$2"
+}
+
 # worker NUMBER GEOMETRY LOG: run one test and clean up after it; print its line; write its result.
 worker() {
-	local number=$1 log=$3 dir title child="" code started=$EPOCHREALTIME problems word reason="" stopped=0
+	local number=$1 log=$3 dir device title child="" code started=$EPOCHREALTIME problems word reason="" stopped=0
 	set_geometry "$2"
+	GEOMETRY=${GEOMETRY##*/}
 	trap 'stopped=1; [[ -z $child ]] || kill -TERM "$child" 2>/dev/null' INT TERM
 	dir=$(mktemp --directory "$WORK/$GEOMETRY-$number.XXXX")
 	chmod 0711 "$dir"
 	export TEST_DIR=$dir
 	mkdir --parents "$dir/mnt" "$(dirname "$log")"
-	cp --archive "$WORK/template-$GEOMETRY" "$dir/dev"
+	if [[ -b $2 ]]; then
+		device=$2
+	else
+		device=$dir/dev
+		cp --archive "$WORK/template-$GEOMETRY" "$device"
+	fi
 	title=$("$SCRIPTS/$number.sh")
-	timeout --kill-after=5 "$TIMEOUT" "$SCRIPTS/$number.sh" "$dir/dev" </dev/null >"$log" 2>&1 &
+	run_script "$number" "$device" </dev/null >"$log" 2>&1 &
 	child=$!
 	while :; do
 		{ wait "$child"; } 2>/dev/null # bash would tell of signals
@@ -290,7 +352,7 @@ worker() {
 		unmount_all "$dir"
 		check_daemons "$dir"
 		check_log "$dir"
-		((code)) || check_sizes "$dir"
+		((code)) || check_sizes "$dir" "$device"
 	)
 	{
 		[[ ! -s $dir/daemon.log ]] || sed 's/^/daemon.log: /' "$dir/daemon.log"
@@ -368,7 +430,7 @@ run_all() {
 					wait -n
 					reap
 				done
-				log=$LOGS/$geometry/$number$( ((round > 1)) && echo ".$round").log
+				log=$LOGS/${geometry##*/}/$number$( ((round > 1)) && echo ".$round").log
 				worker "$number" "$geometry" "$log" &
 				PIDS+=("$!")
 			done

@@ -2,9 +2,9 @@
 
 The Python API is the file system itself, without a mount::
 
-    from zonefs_py import Filesystem, open_device
+    from zonefs_py import open_filesystem
 
-    with Filesystem(open_device("disk")) as fs:
+    with open_filesystem("disk") as fs:
         handle = fs.open("seq/0", os.O_RDWR | os.O_DIRECT)
         fs.write(handle, 0, bytes(4096))
 """
@@ -21,12 +21,27 @@ _HOMES = {
     "MountOptions": "zonefs_py.config",
     "Filesystem": "zonefs_py.fs.filesystem",
     "AttributeChanges": "zonefs_py.fs.attributes",
+    "FileTarget": "zonefs_py.fs.copy_target",
     "format_device": "zonefs_py.fs.format",
+    "open_filesystem": "zonefs_py.fs.opening",
+    "CopyDestination": "zonefs_py.copy.jobs",
+    "CopyJob": "zonefs_py.copy.jobs",
+    "CopyJobs": "zonefs_py.copy.jobs",
+    "CopySource": "zonefs_py.copy.jobs",
+    "CopyTarget": "zonefs_py.copy.jobs",
+    "JobResult": "zonefs_py.copy.jobs",
+    "ZonedDevice": "zonefs_py.device.base",
     "MemoryDevice": "zonefs_py.device.memory",
+    "clone_device": "zonefs_py.device.clone",
     "create_device": "zonefs_py.device.directory",
     "open_device": "zonefs_py.device.directory",
     "open_stack": "zonefs_py.device.stack",
+    "DeviceInfo": "zonefs_py.zone",
     "Geometry": "zonefs_py.zone",
+    "Zone": "zonefs_py.zone",
+    "ZoneCondition": "zonefs_py.zone",
+    "ZoneOp": "zonefs_py.zone",
+    "ZoneType": "zonefs_py.zone",
     "ZonefsError": "zonefs_py.errors",
     "CopyRangesError": "zonefs_py.control.copy_ranges",
     "copy_ranges": "zonefs_py.control.copy_ranges",
@@ -36,20 +51,35 @@ _HOMES = {
 
 __all__ = [
     "AttributeChanges",
+    "CopyDestination",
+    "CopyJob",
+    "CopyJobs",
     "CopyRangesError",
+    "CopySource",
+    "CopyTarget",
+    "DeviceInfo",
     "ErrorsPolicy",
     "FaultRule",
+    "FileTarget",
     "Filesystem",
     "FormatOptions",
     "Geometry",
+    "JobResult",
     "MemoryDevice",
     "MountControl",
     "MountOptions",
+    "Zone",
+    "ZoneCondition",
+    "ZoneOp",
+    "ZoneType",
+    "ZonedDevice",
     "ZonefsError",
+    "clone_device",
     "copy_ranges",
     "create_device",
     "format_device",
     "open_device",
+    "open_filesystem",
     "open_stack",
 ]
 
@@ -57,15 +87,20 @@ if TYPE_CHECKING:
     from zonefs_py.config import ErrorsPolicy, FormatOptions, MountOptions
     from zonefs_py.control.client import MountControl
     from zonefs_py.control.copy_ranges import CopyRangesError, copy_ranges
+    from zonefs_py.copy.jobs import CopyDestination, CopyJob, CopyJobs, CopySource, CopyTarget, JobResult
+    from zonefs_py.device.base import ZonedDevice
+    from zonefs_py.device.clone import clone_device
     from zonefs_py.device.directory import create_device, open_device
     from zonefs_py.device.fault_rules import FaultRule
     from zonefs_py.device.memory import MemoryDevice
     from zonefs_py.device.stack import open_stack
     from zonefs_py.errors import ZonefsError
     from zonefs_py.fs.attributes import AttributeChanges
+    from zonefs_py.fs.copy_target import FileTarget
     from zonefs_py.fs.filesystem import Filesystem
     from zonefs_py.fs.format import format_device
-    from zonefs_py.zone import Geometry
+    from zonefs_py.fs.opening import open_filesystem
+    from zonefs_py.zone import DeviceInfo, Geometry, Zone, ZoneCondition, ZoneOp, ZoneType
 
 
 def __getattr__(name: str) -> Any:

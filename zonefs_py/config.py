@@ -7,7 +7,11 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
-from zonefs_py.errors import UserError
+from zonefs_py.errors import OptionError
+
+FILESYSTEM_SUBTYPE = "zonefs-py"
+FILESYSTEM_TYPE = f"fuse.{FILESYSTEM_SUBTYPE}"
+"""What our mounts are in /proc/mounts and to mount(8)."""
 
 
 class ErrorsPolicy(Enum):
@@ -30,7 +34,8 @@ class MountOptions:
     """How copies are made: ``auto`` or one of `COPY_CHOICES`; what the device cannot do is emulated."""
 
 
-COPY_CHOICES = ("auto", "reflink", "host", "emulate")
+COPY_CHOICES = ("auto", "device", "reflink", "host", "emulate")
+PASSTHROUGH_CHOICES = ("auto", "on", "off")
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,8 @@ class FuseOptions:
     explain: bool = False
     """Whether every refusal is logged, with its rule."""
     kernel_flags: frozenset[str] = frozenset()
+    passthrough: str = "auto"
+    """Whether the kernel may read zone files past us: one of `PASSTHROUGH_CHOICES`; ``on`` refuses to mount if not."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +97,7 @@ def _split(text: str) -> Iterable[tuple[str, str | None]]:
 
 def _without_value(name: str, value: str | None) -> None:
     if value is not None:
-        raise UserError(f"mount option {name!r} takes no value, but {name}={value} was given")
+        raise OptionError(f"mount option {name!r} takes no value, but {name}={value} was given")
 
 
 def _errors(request: MountRequest, value: str | None) -> MountRequest:
@@ -98,7 +105,7 @@ def _errors(request: MountRequest, value: str | None) -> MountRequest:
         policy = ErrorsPolicy(value)
     except ValueError:
         choices = ", ".join(policy.value for policy in ErrorsPolicy)
-        raise UserError(f"mount option errors={value or ''}: choose one of {choices}") from None
+        raise OptionError(f"mount option errors={value or ''}: choose one of {choices}") from None
     return replace(request, filesystem=replace(request.filesystem, errors=policy))
 
 
@@ -122,13 +129,19 @@ def _fuse_flag(option: str, attribute: str, wanted: bool) -> Callable[[MountRequ
 
 def _copy(request: MountRequest, value: str | None) -> MountRequest:
     if value not in COPY_CHOICES:
-        raise UserError(f"mount option copy={value or ''}: choose one of {', '.join(COPY_CHOICES)}")
+        raise OptionError(f"mount option copy={value or ''}: choose one of {', '.join(COPY_CHOICES)}")
     return replace(request, filesystem=replace(request.filesystem, copy=value))
+
+
+def _passthrough(request: MountRequest, value: str | None) -> MountRequest:
+    if value not in PASSTHROUGH_CHOICES:
+        raise OptionError(f"mount option passthrough={value or ''}: choose one of {', '.join(PASSTHROUGH_CHOICES)}")
+    return replace(request, fuse=replace(request.fuse, passthrough=value))
 
 
 def _log(request: MountRequest, value: str | None) -> MountRequest:
     if not value:
-        raise UserError("mount option log: write log=FILE")
+        raise OptionError("mount option log: write log=FILE")
     return replace(request, log_file=value)
 
 
@@ -172,6 +185,11 @@ _ROWS = (
     ),
     _Row("explain", _fuse_flag("explain", "explain", True), lambda r: "explain" if r.fuse.explain else None),
     _Row("copy", _copy, lambda r: f"copy={r.filesystem.copy}" if r.filesystem.copy != "auto" else None),
+    _Row(
+        "passthrough",
+        _passthrough,
+        lambda r: f"passthrough={r.fuse.passthrough}" if r.fuse.passthrough != "auto" else None,
+    ),
     _Row("log", _log, lambda r: f"log={r.log_file}" if r.log_file else None),
     _Row("remount", _remount, lambda r: "remount" if r.remount else None),
 )
@@ -181,11 +199,13 @@ _BY_NAME = {row.name: row for row in _ROWS}
 def parse_mount_options(text: str, base: MountRequest | None = None) -> MountRequest:
     """Return *base* (the defaults, if None) changed by the comma-separated options in *text*.
 
-    As in kernel zonefs the last of several wins and stray commas are harmless. Raises UserError that names
+    As in kernel zonefs the last of several wins and stray commas are harmless. Raises OptionError that names
     the first option it does not know, or whose value is wrong.
     """
     request = base or MountRequest()
-    for name, value in _split(text):
+    words = list(_split(text))
+    remount = request.remount or any(name == "remount" for name, _ in words)
+    for name, value in words:
         if row := _BY_NAME.get(name):
             request = row.parse(request, value)
         elif name in _KERNEL_FLAGS:
@@ -195,12 +215,12 @@ def parse_mount_options(text: str, base: MountRequest | None = None) -> MountReq
         elif (
             name in _FSTAB_ONLY
             or name.startswith(("x-", "X-", "comment"))
-            or (request.remount and (name in _KERNEL_SHOWN or name == "default_permissions"))
+            or (remount and (name in _KERNEL_SHOWN or name == "default_permissions"))
         ):
             continue
         else:
             known = ", ".join(sorted(_BY_NAME))
-            raise UserError(f"unknown mount option {name!r}; zonefs-py knows {known} and the flags of mount(8)")
+            raise OptionError(f"unknown mount option {name!r}; zonefs-py knows {known} and the flags of mount(8)")
     return request
 
 
@@ -220,26 +240,26 @@ def _opposite(flag: str) -> str:
 def _identity(name: str, value: str | None) -> int:
     # 0xffffffff is (uid_t)-1, which the kernel refuses in a superblock ("Invalid UID feature").
     if value is None or not value.isdecimal() or not value.isascii() or len(value) > 10 or int(value) >= 0xFFFFFFFF:
-        raise UserError(f"format option {name}={value or ''}: write a number from 0 to 4294967294")
+        raise OptionError(f"format option {name}={value or ''}: write a number from 0 to 4294967294")
     return int(value)
 
 
 def _permissions(value: str | None) -> int:
     if value is None or not value or set(value) - set("01234567") or int(value, 8) > 0o777:
-        raise UserError(f"format option perm={value or ''}: write an octal number from 0 to 777")
+        raise OptionError(f"format option perm={value or ''}: write an octal number from 0 to 777")
     return int(value, 8)
 
 
 def parse_format_options(text: str, base: FormatOptions | None = None) -> FormatOptions:
     """Return *base* changed by mkfs's ``-o`` text: ``aggr_cnv``, ``uid=N``, ``gid=N``, ``perm=OCTAL``.
 
-    Raises UserError that names the first option it does not know, or whose value is wrong.
+    Raises OptionError that names the first option it does not know, or whose value is wrong.
     """
     options = base or FormatOptions()
     for name, value in _split(text):
         if name == "aggr_cnv":
             if value is not None:
-                raise UserError(f"format option aggr_cnv takes no value, but aggr_cnv={value} was given")
+                raise OptionError(f"format option aggr_cnv takes no value, but aggr_cnv={value} was given")
             options = replace(options, aggregate_conventional=True)
         elif name == "uid":
             options = replace(options, uid=_identity(name, value))
@@ -248,5 +268,5 @@ def parse_format_options(text: str, base: FormatOptions | None = None) -> Format
         elif name == "perm":
             options = replace(options, permissions=_permissions(value))
         else:
-            raise UserError(f"unknown format option {name!r}; mkfs knows aggr_cnv, uid=N, gid=N, perm=OCTAL")
+            raise OptionError(f"unknown format option {name!r}; mkfs knows aggr_cnv, uid=N, gid=N, perm=OCTAL")
     return options

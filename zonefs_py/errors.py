@@ -7,8 +7,10 @@ A class declares its errno; there is no second table. Our errors do not derive f
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+from collections.abc import Iterator
 from typing import ClassVar
 
 
@@ -96,6 +98,10 @@ class NoSuchFile(ZonefsError, errno=errno.ENOENT):
     """No such name, or a name that zonefs never has."""
 
 
+class StaleNode(ZonefsError, errno=errno.ESTALE):
+    """The file has another inode now; a look-up finds it. The kernel makes one by itself."""
+
+
 class NameTooLong(ZonefsError, errno=errno.ENAMETOOLONG):
     """More bytes than a zonefs name can have."""
 
@@ -148,6 +154,10 @@ class UserError(ZonefsError, errno=errno.EINVAL):
     """Bad input from a user: the message names what was wrong and what to do."""
 
 
+class OptionError(UserError):
+    """An option, or what is given for it, is none that there is. Known without a look at any device."""
+
+
 class DeviceFormatError(UserError):
     """The directory is not an emulated device, or a damaged one."""
 
@@ -187,9 +197,43 @@ def describe_os_error(exc: OSError) -> str:
     return f"{name}: {words}" if name else words
 
 
+@contextlib.contextmanager
+def naming_errors(name: str | os.PathLike[str]) -> Iterator[None]:
+    """Give an OSError that comes through the file name *name*: calls on descriptors know none.
+
+    One with a relative name, as openat(2) gives it, gets *name* as its directory.
+    """
+    try:
+        yield
+    except OSError as exc:
+        inner = exc.filename if isinstance(exc.filename, str) else ""
+        exc.filename = os.path.join(name, inner) if inner else os.fspath(name)
+        exc.filename2 = None
+        raise
+
+
 def is_disconnected(exc: OSError) -> bool:
     """Whether *exc* says that the daemon of a FUSE mount is gone."""
     return exc.errno in (errno.ENOTCONN, errno.ECONNABORTED)
+
+
+def why_no_passthrough(exc: OSError) -> str:
+    """Return why the kernel refused a backing file with *exc*, in words for a user."""
+    if exc.errno == errno.EPERM:
+        return "it takes the capability CAP_SYS_ADMIN, outside of user namespaces"
+    if exc.errno == errno.ELOOP:
+        return "the device lies on a file system that is stacked on another one, such as overlayfs"
+    return f"the kernel refuses the device's files: {exc.strerror}"
+
+
+def is_busy(exc: OSError) -> bool:
+    """Whether *exc* says that somebody else uses a device, or has locked it."""
+    return exc.errno in (errno.EBUSY, errno.EAGAIN)
+
+
+def is_write_protected(exc: OSError) -> bool:
+    """Whether *exc* says that a device may not be written, by this user or at all."""
+    return exc.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def is_out_of_descriptors(exc: OSError) -> bool:
@@ -205,6 +249,16 @@ def is_unsupported(exc: OSError) -> bool:
 def would_wait(exc: OSError) -> bool:
     """Whether *exc* says that what was asked for cannot be done at once."""
     return exc.errno == errno.EAGAIN
+
+
+def is_not_possible(exc: OSError) -> bool:
+    """Whether *exc* says that these files, or this host, cannot be copied between in the way that was tried."""
+    return exc.errno in (errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOTTY, errno.ETXTBSY)
+
+
+def is_past_the_end(exc: OSError) -> bool:
+    """Whether lseek(2) says by *exc* that there is no more data in a file."""
+    return exc.errno == errno.ENXIO
 
 
 def is_missing(exc: OSError) -> bool:

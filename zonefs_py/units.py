@@ -12,7 +12,8 @@ MIB = 1024 * KIB
 GIB = 1024 * MIB
 
 _SUFFIXES = {"": 1, "K": KIB, "M": MIB, "G": GIB, "T": 1024 * GIB}
-_SIZE = re.compile(r"([0-9]{1,40})\s*(?:([KMGT])(?:iB)?)?", re.IGNORECASE | re.ASCII)
+_SIZE = re.compile(r"([0-9]{1,40})(?: ?([KMGT])(?:iB)?)?", re.IGNORECASE | re.ASCII)
+_COUNT = re.compile(r"[0-9]{1,40}", re.ASCII)
 
 
 def parse_size(text: str) -> int:
@@ -20,10 +21,17 @@ def parse_size(text: str) -> int:
 
     Suffixes are powers of 1024. Raises ValueError with a sentence naming *text*.
     """
-    match = _SIZE.fullmatch(text.strip())
+    match = _SIZE.fullmatch(text)
     if match is None:
         raise ValueError(f"{text!r} is not a size: write a number with K, M, G or T, such as 64M")
     return int(match[1]) * _SUFFIXES[(match[2] or "").upper()]
+
+
+def parse_count(text: str) -> int:
+    """Return the number that *text* is: decimal, not negative. Raises ValueError with a sentence naming *text*."""
+    if _COUNT.fullmatch(text) is None:
+        raise ValueError(f"{text!r} is not a number: write decimal digits, such as 8")
+    return int(text)
 
 
 def format_size(size: int) -> str:

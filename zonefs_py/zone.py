@@ -152,11 +152,7 @@ class Geometry:
 
 @dataclass(frozen=True)
 class DeviceInfo:
-    """What a device tells about itself, fixed while it is open. Sizes in bytes; no limit is None.
-
-    ``block_size`` is the write granularity of the device. ``waits`` is true when a call may wait for
-    hardware (or on purpose) rather than for memory and the host's page cache.
-    """
+    """What a device tells about itself, fixed while it is open. Sizes in bytes; no limit is None."""
 
     kind: str
     name: str
@@ -164,12 +160,18 @@ class DeviceInfo:
     nr_zones: int
     zone_size: int
     block_size: int
+    """Writes begin at multiples of this and have lengths that are."""
     max_open_zones: int | None
     max_active_zones: int | None
     read_only: bool
     waits: bool
+    """Whether a call may wait: for hardware, or on purpose. False promises that reads and writes wait for nothing but
+    memory and the host's page cache, so that one thread may serve all callers and be held up by none (FUSE does)."""
     serial: str = ""
+    """What tells the device from others of its kind; empty: nothing does."""
     profile: str = ""
+    """The drive that a device is like (`create --profile`), or of which it is a clone. A name for people: what is
+    like it are the geometry and the limits, and they stand in their own fields. Empty: none."""
     copy_methods: tuple[CopyMethod, ...] = ()
     """How the device can copy by itself, best first; empty: it cannot."""
     copy_max_hw_bytes: int = 0

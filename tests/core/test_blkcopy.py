@@ -212,17 +212,16 @@ def test_the_command_fails_when_not_all_is_copied(directory: Path) -> None:
     result = call(main_module.main, "blkcopy", directory, "--range", "256K:188K", "--range", "256K:8K", "--to", "512K")
     assert result.status == 1
     assert [line.split()[2] for line in result.out.splitlines()] == ["comp_len", "192512", "0"]
-    assert result.err == "zonefs-py: zone 2: write of 8192 bytes at 192512 crosses the zone capacity\n"
+    assert result.err == f"zonefs-py: {directory}: zone 2: write of 8192 bytes at 192512 crosses the zone capacity\n"
     assert (directory / "seq-000002").read_bytes() == pattern(256 * KIB)[: 188 * KIB]
 
 
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (["--range", "256K", "--to", "512K"], "--range: '256K' is not SRC:LEN"),
-        (["--range", "256K:", "--to", "512K"], "--range: '' is not a size"),
-        (["--range", ":4K", "--to", "512K"], "--range: '' is not a size"),
-        (["--range", "256K:4K", "--to", "there"], "--to: 'there' is not a size"),
+        (["--range", "99999999999999999999T:4K", "--to", "512K"], "the device has 1048576"),
+        (["--range", "256K:99999999999999999999T", "--to", "512K"], "at once it must be less than 134217728"),
+        (["--range", "256K:4K", "--to", "99999999999999999999T"], "the device has 1048576"),
         (["--range", "256K:0", "--to", "512K"], "0 bytes"),
         (["--range", "256K:4K", "--range", "256K:1K", "--to", "512K"], "not multiples of the block size"),
         (["--range", "0:4K", "--range", "256K:128M", "--to", "512K"], "at once it must be less than 134217728"),
@@ -234,6 +233,19 @@ def test_what_the_command_refuses(directory: Path, words: list[str], complaint: 
     before = snapshot(directory)
     assert complaint in refused("blkcopy", directory, *words)
     assert snapshot(directory) == before
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["--range", "256K", "--to", "512K"], "'--range': '256K' is not SRC:LEN"),
+        (["--range", "256K:", "--to", "512K"], "'--range': '' is not a size"),
+        (["--range", ":4K", "--to", "512K"], "'--range': '' is not a size"),
+        (["--range", "256K:4K", "--to", "there"], "'--to': 'there' is not a size"),
+    ],
+)
+def test_what_no_device_could_take(directory: Path, words: list[str], complaint: str) -> None:
+    assert complaint in refused("blkcopy", directory, *words, status=2)
 
 
 def test_the_command_needs_a_device_and_its_options(directory: Path, tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ class Daemon:
 
     def answer_line(self, line: bytes) -> dict[str, Any]:
         """Answer a line as the socket does."""
-        return ControlServer.answer_line(self, line)  # type: ignore[arg-type]
+        return ControlServer.answer_line(self, line)  # type: ignore[arg-type]  # only `_control` is used
 
     @property
     def _control(self) -> Control:

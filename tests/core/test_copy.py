@@ -6,7 +6,7 @@ The rules are those that the review of kernel zonefs's proposed copy_file_range 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -841,7 +841,7 @@ class TestBuffer:
 class PatientDevice(MemoryDevice):
     """A device that says of its copies that they take their time."""
 
-    def copy_waits(self, source: int, destination: int, length: int, method: CopyMethod) -> bool:
+    def copy_waits(self, ranges: Sequence[CopyRange], method: CopyMethod) -> bool:
         return True
 
 

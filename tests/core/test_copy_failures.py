@@ -317,6 +317,54 @@ def test_unaligned_bytes_fail_like_others() -> None:
         assert zone_bytes(device.inner, fs.resolve("seq/1"))[EARLIER:] == files["seq/0"][1 : 1 + done + PIECE]
 
 
+CROOKED = [(BLOCK + 100, 3 * BLOCK + 100, 3 * PIECE), (100, 100, PIECE + 7), (5, 2 * BLOCK + 6, 2 * PIECE)]
+"""Offsets in cnv/0 and cnv/1, and a length: equally crooked with a middle, and not."""
+
+
+def crooked_copy_fails(place: tuple[int, int, int], engine: str, policy: ErrorsPolicy, fault: Fault) -> bool:
+    """Do it and check; return whether the fault struck."""
+    device, fs, files = start(Pair("cnv/0", 0, "cnv/1", 0), engine, policy)
+    source, offset, length = place
+    reader, writer = fs.open("cnv/0", os.O_RDONLY), fs.open("cnv/1", os.O_RDWR)
+    device.fault = fault
+    try:
+        copied = fs.copy_range(reader, source, writer, offset, length)
+    except DeviceError:
+        copied = 0
+    calls = list(device.calls)
+    device.fault = None
+    struck = len(calls) > fault.number
+    assert len(calls) <= fault.number + 1, "nothing may be tried after an error"
+    assert struck or copied == length
+    used = fs.copy_engine.counters
+    assert sum(done.errors for done in used.values()) == struck
+    assert sum(done.bytes for done in used.values()) == copied
+    if fault.effect in (Effect.READ_ONLY, Effect.OFFLINE):
+        for name in files:
+            device.inner.force_condition(fs.resolve(name), None)
+    media = zone_bytes(device.inner, fs.resolve("cnv/1"))
+    wanted = files["cnv/0"][source : source + length]
+    assert media[offset : offset + copied] == wanted[:copied]
+    # What is not known to be copied is old or new, byte by byte; what is not of the copy is as it was.
+    old = files["cnv/1"]
+    assert all(now in (before, after) for now, before, after in zip(media[offset:], old[offset:], wanted, strict=False))
+    assert (media[:offset], media[offset + length :]) == (old[:offset], old[offset + length :])
+    assert zone_bytes(device.inner, fs.resolve("cnv/0")) == files["cnv/0"]
+    fs.close()
+    return struck
+
+
+@pytest.mark.parametrize("place", CROOKED, ids=str)
+@pytest.mark.parametrize("engine", ENGINES)
+def test_each_call_of_a_crooked_copy_fails_in_each_way(place: tuple[int, int, int], engine: str) -> None:
+    for policy in (ErrorsPolicy.REPAIR, ErrorsPolicy.REMOUNT_RO):
+        for effect, blocks in FAULTS:
+            number = 0
+            while crooked_copy_fails(place, engine, policy, Fault(number, effect, blocks)):
+                number += 1
+            assert number > 2
+
+
 @contextlib.contextmanager
 def files_at_most(size: int) -> Iterator[None]:
     """Let the host refuse to make files larger than *size* bytes, as a full disk refuses: after a part of a write."""

@@ -55,12 +55,12 @@ def pattern(file: int, size: int) -> bytes:
 class Mounted:
     """A file system with data: seq/0 full, seq/1 half, the others empty; cnv/0 and cnv/1 whole."""
 
-    def __init__(self, options: MountOptions = MountOptions(), aggregate: bool = False, **limits: int) -> None:  # noqa: B008
+    def __init__(self, options: MountOptions | None = None, aggregate: bool = False, **limits: int) -> None:
         self.device = MemoryDevice(Geometry(ZONE, CAPACITY, NR_ZONES, 3, BLOCK, ZONE), **limits)
         format_device(
             self.device, FormatOptions(aggregate_conventional=aggregate, uid=1000, gid=100, permissions=0o640)
         )
-        self.fs = Filesystem(self.device, options)
+        self.fs = Filesystem(self.device, options or MountOptions())
         sizes = {"cnv/0": 2 * ZONE} if aggregate else {"cnv/0": ZONE, "cnv/1": ZONE}
         for number, (name, size) in enumerate((sizes | {"seq/0": CAPACITY, "seq/1": CAPACITY // 2}).items()):
             handle = self.fs.open(name, os.O_WRONLY | os.O_DIRECT)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import random
 import sys
@@ -233,74 +234,163 @@ def test_a_reader_sees_all_of_a_copy_or_nothing(engine: str) -> None:
     fs.close()
 
 
+class LongCopy:
+    """A copy to seq/1 in a thread of its own, which stands still in the middle until it is told to go on."""
+
+    def __init__(self, engine: str, *sources: str) -> None:
+        """Eight blocks each of *sources*; one by `copy_range`, several by `copy_ranges`."""
+        self.device, self.fs = new_filesystem(engine)
+        self.sources = sources
+        for name in ("cnv/0", "seq/0", "seq/2"):
+            handle = self.fs.open(name, DIRECT)
+            self.fs.write(handle, 0, random_bytes(8 * BLOCK, 1))
+            self.fs.release(handle)
+        self._started, self._go_on = threading.Event(), threading.Event()
+        self.device.before = self._stall
+        self.copied: list[int] = []
+        self._others: list[threading.Thread] = []
+        self._thread = threading.Thread(target=self._copy, name="copier", daemon=True)
+        self._thread.start()
+        assert self._started.wait(JOIN_SECONDS)
+
+    def _stall(self, call: Call) -> None:
+        if threading.current_thread() is self._thread:
+            self._started.set()
+            assert self._go_on.wait(JOIN_SECONDS)
+
+    def _copy(self) -> None:
+        writer = self.fs.open("seq/1", os.O_RDWR)
+        if len(self.sources) > 1:
+            places = [(self.fs.resolve(name), 0, 8 * BLOCK) for name in self.sources]
+            self.copied.append(sum(self.fs.copy_ranges(writer, None, places).completed))
+        else:
+            reader = self.fs.open(self.sources[0], os.O_RDONLY)
+            self.copied.append(self.fs.copy_range(reader, 0, writer, 0, 8 * BLOCK))
+            self.fs.release(reader)
+        self.fs.release(writer)
+
+    def goes_on(self, work: Callable[[], object]) -> None:
+        """Check that *work* is done although the copy stands still."""
+        run_threads(work)
+        assert not self.copied
+
+    def waits(self, work: Callable[[], object]) -> None:
+        """Start *work*; it must not be done before the copy may go on."""
+
+        def note() -> None:
+            work()
+            assert self._go_on.is_set(), "this must wait for the copy"
+
+        self._others.append(threading.Thread(target=note, daemon=True))
+        self._others[-1].start()
+
+    def end(self) -> None:
+        """Let the copy go on, and check that all that waited for it is done."""
+        failures: list[object] = []
+        before, threading.excepthook = threading.excepthook, failures.append
+        assert not self.copied
+        self._go_on.set()
+        for thread in (self._thread, *self._others):
+            thread.join(JOIN_SECONDS)
+            assert not thread.is_alive()
+        threading.excepthook = before
+        assert not failures
+        assert self.copied == [8 * BLOCK * len(self.sources)]
+        check_books(self.fs, self.device)
+        self.fs.close()
+
+
+def work_in_sequential(fs: Filesystem, name: str) -> None:
+    """Read, append and copy on in a file that holds eight blocks."""
+    assert content(fs, name) == random_bytes(8 * BLOCK, 1)
+    reader, writer = fs.open(name, os.O_RDONLY), fs.open(name, DIRECT)
+    assert fs.write(writer, 8 * BLOCK, random_bytes(BLOCK, 2)) == BLOCK
+    assert fs.copy_range(reader, 0, writer, 9 * BLOCK, 3 * BLOCK) == 3 * BLOCK
+    fs.fsync(writer)
+    fs.release(reader)
+    fs.release(writer)
+
+
+@pytest.mark.parametrize("sources", [("seq/0",), ("seq/0", "seq/2"), ("seq/2", "cnv/0", "seq/0")])
 @pytest.mark.parametrize("engine", ENGINES)
-def test_a_long_copy_keeps_no_other_file_waiting(engine: str) -> None:
-    """While the device takes its time over a copy all else goes on; what needs its files waits, and then goes on."""
-    device, fs = new_filesystem(engine)
-    for name in ("cnv/0", "seq/0", "seq/2"):
-        handle = fs.open(name, DIRECT)
-        fs.write(handle, 0, random_bytes(8 * BLOCK, 1))
-        fs.release(handle)
-    started, go_on = threading.Event(), threading.Event()
-
-    def stall(call: Call) -> None:
-        if threading.current_thread().name == "copier":
-            started.set()
-            assert go_on.wait(JOIN_SECONDS)
-
-    device.before = stall
-    copied: list[int] = []
-
-    def copy() -> None:
-        reader, writer = fs.open("seq/0", os.O_RDONLY), fs.open("seq/1", os.O_RDWR)
-        copied.append(fs.copy_range(reader, 0, writer, 0, 8 * BLOCK))
-        fs.release(reader)
-        fs.release(writer)
-
-    copier = threading.Thread(target=copy, name="copier", daemon=True)
-    copier.start()
-    assert started.wait(JOIN_SECONDS)
-    others: list[str] = []
+def test_a_long_copy_keeps_no_other_file_waiting(engine: str, sources: tuple[str, ...]) -> None:
+    """While the device takes its time over a copy all else goes on, at its sequential sources too."""
+    long = LongCopy(engine, *sources)
+    fs = long.fs
 
     def work_elsewhere() -> None:
-        assert content(fs, "seq/2") == random_bytes(8 * BLOCK, 1)
-        reader, writer = fs.open("seq/2", os.O_RDONLY), fs.open("seq/3", DIRECT)
-        assert fs.copy_range(reader, 0, writer, 0, 8 * BLOCK) == 8 * BLOCK
-        assert fs.copy_range(writer, 0, writer, 8 * BLOCK, 3 * BLOCK) == 3 * BLOCK
-        assert fs.write(writer, 11 * BLOCK, random_bytes(BLOCK, 2)) == BLOCK
-        fs.fsync(writer)
-        fs.release(reader)
+        writer = fs.open("seq/3", DIRECT)
+        for name in ("seq/0", "seq/2"):
+            reader = fs.open(name, os.O_RDONLY)
+            assert fs.copy_range(reader, 0, writer, size_of(fs, "seq/3"), 8 * BLOCK) == 8 * BLOCK
+            fs.release(reader)
         fs.release(writer)
         fs.truncate("seq/3", 0)
         fs.truncate("seq/3", CAPACITY)
         # The files of the copy can be looked at, and their neighbours listed, too.
-        assert (size_of(fs, "seq/0"), size_of(fs, "seq/1")) == (8 * BLOCK, 0)
+        assert size_of(fs, "seq/1") == 0
         assert len(fs.readdir(fs.resolve("seq"))) == len(SEQUENTIAL) + 2
         fs.statfs()
         fs.report()
-        others.append("done")
 
-    def work_here(name: str) -> None:
-        handle = fs.open(name, os.O_RDONLY)
-        assert fs.read(handle, 0, 8 * BLOCK) == random_bytes(8 * BLOCK, 1)
+    long.goes_on(work_elsewhere)
+    for name in ("seq/0", "seq/2"):
+        long.goes_on(functools.partial(work_in_sequential, fs, name))
+    long.end()
+    assert content(fs, "seq/1") == random_bytes(8 * BLOCK, 1) * len(sources)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_what_would_change_the_data_of_a_copy_waits_for_it(engine: str) -> None:
+    """A reset of a source, a write to a conventional one, and whatever needs the destination."""
+    long = LongCopy(engine, "seq/0", "cnv/0")
+    fs = long.fs
+    long.goes_on(lambda: fs.truncate("seq/2", 0))
+
+    def open_truncated() -> None:
+        fs.release(fs.open("seq/0", os.O_WRONLY | os.O_TRUNC))
+
+    def overwrite() -> None:
+        handle = fs.open("cnv/0", DIRECT)
+        fs.write(handle, 0, bytes(BLOCK))
         fs.release(handle)
-        others.append(name)
 
-    elsewhere = threading.Thread(target=work_elsewhere, daemon=True)
-    elsewhere.start()
-    elsewhere.join(JOIN_SECONDS)
-    assert others == ["done"]
-    waiting = [threading.Thread(target=work_here, args=(name,), daemon=True) for name in ("seq/0", "seq/1")]
-    for thread in waiting:
-        thread.start()
-    assert copied == []
-    assert others == ["done"]
-    go_on.set()
-    for thread in (copier, *waiting):
-        thread.join(JOIN_SECONDS)
-        assert not thread.is_alive()
-    assert copied == [8 * BLOCK]
-    assert sorted(others) == ["done", "seq/0", "seq/1"]
+    long.waits(lambda: fs.truncate("seq/0", 0))
+    long.waits(open_truncated)
+    long.waits(overwrite)
+    long.waits(lambda: content(fs, "seq/1"))
+    # Who waits for its turn to reset a file keeps nobody else from it.
+    long.goes_on(lambda: content(fs, "seq/0"))
+    long.end()
+    assert content(fs, "seq/1") == random_bytes(8 * BLOCK, 1) * 2
+    assert size_of(fs, "seq/0") == 0
+    assert content(fs, "cnv/0")[:BLOCK] == bytes(BLOCK)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_copies_in_a_ring_and_resets(engine: str) -> None:
+    """Every file is source and destination, and reset, at the same time: nobody waits for ever, and all adds up."""
+    device, fs = new_filesystem(engine)
+    names = SEQUENTIAL[:4]
+
+    def turn(number: int) -> None:
+        source, target = names[number], names[(number + 1) % len(names)]
+        values = random.Random(number)
+        for _ in range(150):
+            with may_be_refused("EINVAL", "EFBIG"):
+                writer = fs.open(target, DIRECT)
+                try:
+                    if values.random() < 0.3:
+                        fs.write(writer, size_of(fs, target), random_bytes(2 * BLOCK, 1))
+                    places = [(fs.resolve(source), 0, 2 * BLOCK), (fs.resolve(names[number - 1]), 0, BLOCK)]
+                    copied = fs.copy_ranges(writer, None, places)
+                    assert copied.completed == (2 * BLOCK, BLOCK)
+                finally:
+                    fs.release(writer)
+            if values.random() < 0.3:
+                fs.truncate(source, 0)
+
+    run_threads(*(functools.partial(turn, number) for number in range(len(names))))
     check_books(fs, device)
     fs.close()
 

@@ -1009,3 +1009,83 @@ class TestExplicitOpen:
             fs.truncate("seq/2", CAPACITY)
             fs.release(fs.open("seq/1", DIRECT))
             check_invariants(fs)
+
+
+class TestBackingFiles:
+    """What may be read in place of an open file, and until when."""
+
+    @staticmethod
+    def content(fs: Filesystem, handle: int) -> bytes | None:
+        descriptor = fs.backing_descriptor(handle)
+        if descriptor is None:
+            return None
+        try:
+            return os.pread(descriptor, 2 * ZONE_SIZE, 0)
+        finally:
+            os.close(descriptor)
+
+    def test_they_are_what_read_gives(self, tmp_path: Path) -> None:
+        create_device(tmp_path / "disk", GEOMETRY)
+        with open_device(tmp_path / "disk") as device:
+            format_device(device, FormatOptions())
+        with Filesystem(open_device(tmp_path / "disk")) as fs:
+            handle, conventional = fs.open("seq/0", DIRECT), fs.open("cnv/0", os.O_RDWR)
+            assert self.content(fs, handle) == b""
+            fs.write(handle, 0, pattern(0, 3 * BLOCK))
+            fs.write(conventional, 5, b"some bytes")
+            assert self.content(fs, handle) == fs.read(handle, 0, ZONE_SIZE) == pattern(0, 3 * BLOCK)
+            assert self.content(fs, conventional) == fs.read(conventional, 0, ZONE_SIZE)
+            fs.truncate("seq/0", CAPACITY)
+            assert self.content(fs, handle) == fs.read(handle, 0, ZONE_SIZE)
+            fs.truncate("seq/0", 0)
+            assert self.content(fs, handle) == b""
+
+    def test_not_of_a_zone_that_somebody_else_has_written(self, tmp_path: Path) -> None:
+        create_device(tmp_path / "disk", GEOMETRY)
+        with open_device(tmp_path / "disk") as device:
+            format_device(device, FormatOptions())
+        with Filesystem(open_device(tmp_path / "disk")) as fs:
+            handle = fs.open("seq/0", DIRECT)
+            fs.write(handle, 0, pattern(0, BLOCK))
+            with (tmp_path / "disk" / f"seq-{FIRST:06d}").open("ab") as file:
+                file.write(bytes(BLOCK))
+            assert self.content(fs, handle) is None, "the file is shown with another size"
+
+    def test_not_of_an_offline_zone_and_that_is_told(self, tmp_path: Path) -> None:
+        create_device(tmp_path / "disk", GEOMETRY)
+        with open_device(tmp_path / "disk") as device:
+            format_device(device, FormatOptions())
+        withdrawn: list[int] = []
+        with Filesystem(open_device(tmp_path / "disk"), MountOptions(errors=ErrorsPolicy.REPAIR)) as fs:
+            fs.on_withdrawn = withdrawn.append
+            handle = fs.open("seq/0", DIRECT)
+            fs.write(handle, 0, pattern(0, BLOCK))
+            fs.device.force_condition(FIRST, ZoneCondition.READONLY)
+            assert withdrawn == []
+            assert self.content(fs, handle) == pattern(0, BLOCK)
+            # Zone 0 has no file.
+            fs.device.force_conditions([0, FIRST], ZoneCondition.OFFLINE)
+            assert withdrawn == [FIRST]
+            assert self.content(fs, handle) is None
+            with pytest.raises(DeviceError):
+                fs.read(handle, 0, BLOCK)
+            fs.device.force_conditions([0, FIRST], None)
+            assert self.content(fs, handle) is None, "the file itself was taken offline"
+
+    def test_not_of_a_device_without_files_or_a_file_of_several_zones(self, tmp_path: Path) -> None:
+        create_device(tmp_path / "disk", replace(GEOMETRY, nr_conventional=4))
+        with open_device(tmp_path / "disk") as device:
+            format_device(device, FormatOptions(aggregate_conventional=True))
+        with Filesystem(open_device(tmp_path / "disk")) as fs:
+            assert fs.backing_descriptor(fs.open("cnv/0", os.O_RDONLY)) is None
+            assert self.content(fs, fs.open("seq/0", os.O_RDONLY)) == b""
+        with Filesystem(new_device()) as fs:
+            assert fs.backing_descriptor(fs.open("seq/0", os.O_RDONLY)) is None
+
+    def test_counting_a_read_moves_the_access_time(self) -> None:
+        with Filesystem(new_device()) as fs:
+            fs.setattr("seq/0", AttributeChanges(atime_ns=5, mtime_ns=10))
+            fs.count_as_read(fs.open("seq/0", os.O_RDONLY | os.O_NOATIME))
+            assert fs.getattr(fs.resolve("seq/0")).atime_ns == 5
+            fs.count_as_read(fs.open("seq/0", os.O_RDONLY))
+            assert fs.getattr(fs.resolve("seq/0")).atime_ns > 10

@@ -157,7 +157,7 @@ def test_settings_with_suffixes(asked: Control) -> None:
         (["copy_max_bytes=lots"], "copy_max_bytes: 'lots' is not a size, such as 64M"),
         (["copy_max_bytes=1K"], "/mnt: copy_max_bytes: 1024 is not a multiple of the block size, 4096"),
         (["copy_max_nr_ranges=1K"], "copy_max_nr_ranges: '1K' is not a number"),
-        (["copy_max_nr_ranges=-1"], "/mnt: copy_max_nr_ranges: -1 is negative"),
+        (["copy_max_nr_ranges=-1"], "copy_max_nr_ranges: '-1' is not a number"),
         (["copy_offload=" + "9" * 5000], f"copy_offload: '{'9' * 40}' is not a number"),
         (["copy_offload=0", "copy_offload=1"], "copy_offload is given twice"),
         (["copy_offload=0", "copy_max_hw_bytes=1G"], "/mnt: copy_max_hw_bytes: the device sets it"),
@@ -166,7 +166,8 @@ def test_settings_with_suffixes(asked: Control) -> None:
 )
 def test_bad_settings_change_nothing(asked: Control, words: list[str], complaint: str) -> None:
     before = limits(asked)
-    assert refused("limits", "/mnt", *words) == complaint
+    # What the daemon refuses begins with the mount point; the rest is wrong in itself.
+    assert refused("limits", "/mnt", *words, status=1 if complaint.startswith("/mnt") else 2) == complaint
     assert limits(asked) == before
 
 

@@ -16,8 +16,7 @@ import pytest
 from zonefs_py.cli import main as main_module
 from zonefs_py.cli import mkzonefs as mkzonefs_module
 from zonefs_py.control.server import Control
-from zonefs_py.device.stack import open_stack
-from zonefs_py.fs.filesystem import Filesystem
+from zonefs_py.fs.opening import open_filesystem
 
 
 def call(*argv: object, main: Callable[[list[str]], int] = main_module.main) -> tuple[int, str, str]:
@@ -56,11 +55,13 @@ def write_rules(path: str, *rules: object) -> None:
 
 
 def info(target: object) -> dict[str, Any]:
-    return json.loads(run("info", target, "--format", "json"))  # type: ignore[no-any-return]
+    found: dict[str, Any] = json.loads(run("info", target, "--format", "json"))
+    return found
 
 
 def zones(target: object) -> list[dict[str, Any]]:
-    return json.loads(run("report", target, "--format", "json"))["zones"]  # type: ignore[no-any-return]
+    found: list[dict[str, Any]] = json.loads(run("report", target, "--format", "json"))["zones"]
+    return found
 
 
 STACKS = ["linear:a+b", "fault:r.json,linear:a+b", "linear:(fault:r.json,a)+b[0-3]"]
@@ -107,7 +108,8 @@ def test_faults_meet_commands() -> None:
     write_rules("r.json", {"operation": "reset", "zones": 5, "effect": "fail", "error": "ENOSPC"})
     run("zone", "finish", "linear:a+b", "4-6")
     message = refused("zone", "reset", "fault:r.json,linear:a+b", "4-6")
-    assert message == "zonefs-py: zone 5: reset fails by rule 1; 1 of 3 zones were done before\n"
+    stack = "fault:r.json,linear:a+b"
+    assert message == f"zonefs-py: {stack}: zone 5: reset fails by rule 1; 1 of 3 zones were done before\n"
     assert [zone["condition"] for zone in zones("linear:a+b")][4:7] == ["empty", "full", "full"]
     write_rules("r.json", {"operation": "write", "effect": "fail"})
     assert "fails by rule 1" in refused("mkfs", "fault:r.json,a")
@@ -134,7 +136,6 @@ def test_mistakes_are_one_line(command: tuple[str, ...], stack: str, words: str)
 def test_a_mount_refuses_mistakes_before_anything_else(here: Path) -> None:
     (here / "mnt").mkdir()
     assert "character 8" in refused("mount", "linear:", "mnt")
-    assert "empty text" in refused("mount", "", "mnt")
 
 
 def test_directories_with_odd_names_are_devices_as_before(here: Path) -> None:
@@ -157,8 +158,8 @@ def test_a_stack_is_read_only_if_a_part_is(here: Path) -> None:
 
 def test_the_control_socket_forces_conditions_through_a_stack() -> None:
     run("mkfs", "linear:a+b")
-    with Filesystem(open_stack("fault:r.json,linear:a+b")) as fs:
-        control = Control(fs, None, str, {})  # type: ignore[arg-type]
+    with open_filesystem("fault:r.json,linear:a+b") as fs:
+        control = Control(fs, None, str, {})  # type: ignore[arg-type]  # no mount: this request does not look
         answer = control.answer({"request": "force-condition", "zones": [3, 5], "condition": "offline"})
         assert answer == {"ok": True, "result": None}
         answer = control.answer({"request": "force-condition", "zones": [8], "condition": "offline"})

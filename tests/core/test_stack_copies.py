@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -134,8 +135,8 @@ def test_a_fault_in_a_copy_is_never_hidden(
     source, destination, zone = ("seq/0", "seq/1", 2) if operation is Operation.COPY else ("seq/2", "seq/3", 4)
     device = FaultDevice(linear_over(parts))
     with filled(device, source) as fs:
-        more = {"length": BLOCK} if effect is Effect.EXTERNAL_WRITE else {}
-        device.add_rule(FaultRule(operation, effect, (zone, zone), after=blocks * BLOCK, **more))  # type: ignore[arg-type]
+        more: dict[str, Any] = {"length": BLOCK} if effect is Effect.EXTERNAL_WRITE else {}
+        device.add_rule(FaultRule(operation, effect, (zone, zone), after=blocks * BLOCK, **more))
         try:
             done = copy(fs, source, destination)
         except DeviceError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from zonefs_py.device.copy_command import check_command, cut
 from zonefs_py.device.memory import MemoryDevice
@@ -24,7 +25,7 @@ class CopyingDevice(MemoryDevice):
         name: str = "memory",
     ) -> None:
         super().__init__(geometry, max_open_zones, max_active_zones)
-        self._more = {"copy_methods": methods, "name": name}
+        self._more: dict[str, Any] = {"copy_methods": methods, "name": name}
         self.commands: list[tuple[list[CopyRange], CopyMethod]] = []
         """Ranges and method of each `copy`, in order."""
 
@@ -35,7 +36,7 @@ class CopyingDevice(MemoryDevice):
 
     @property
     def info(self) -> DeviceInfo:
-        return replace(super().info, **self._more)  # type: ignore[arg-type]
+        return replace(super().info, **self._more)
 
     def can_copy(self, ranges: Sequence[CopyRange], method: CopyMethod) -> bool:
         check_command(ranges, self.info)

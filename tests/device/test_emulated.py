@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from zonefs_py.device.building import REPLACEMENT, UNFINISHED
 from zonefs_py.device.descriptors import DescriptorCache
 from zonefs_py.device.directory import create_device, is_device, open_device
 from zonefs_py.device.emulated import EmulatedDevice
@@ -31,7 +32,7 @@ from zonefs_py.errors import (
     OpenZonesExhausted,
     UserError,
 )
-from zonefs_py.zone import CopyMethod, Geometry, ZoneCondition, ZoneOp
+from zonefs_py.zone import CopyMethod, CopyRange, Geometry, ZoneCondition, ZoneOp
 
 from .conformance import KIB, geometry, pattern, write_blocks, zone_of
 
@@ -161,9 +162,8 @@ create_device(sys.argv[1], Geometry(1 << 20, 1 << 20, 2000, 4, 4096, 1 << 20), f
 """
 
 
-@pytest.mark.parametrize("over_another", [False, True])
-def test_a_creation_that_is_killed_leaves_no_device(tmp_path: Path, path: Path, over_another: bool) -> None:
-    target = path if over_another else tmp_path / "new"
+def test_a_creation_that_is_killed_leaves_no_device(tmp_path: Path) -> None:
+    target = tmp_path / "new"
     assert run_python(KILLED_CREATION, target).returncode == -signal.SIGKILL
     assert not is_device(target)
     with pytest.raises(DeviceFormatError, match=r"no device\.json"):
@@ -173,6 +173,105 @@ def test_a_creation_that_is_killed_leaves_no_device(tmp_path: Path, path: Path, 
     create_device(target, GEOMETRY, force=True)
     assert len(list(target.iterdir())) == 9
     open_device(target).close()
+
+
+def content(path: Path) -> dict[str, bytes | None]:
+    """All that is in a directory; None stands for a directory."""
+    return {str(p.relative_to(path)): None if p.is_dir() else p.read_bytes() for p in sorted(path.rglob("*"))}
+
+
+def filled(path: Path) -> dict[str, bytes | None]:
+    """Write to the device *path*; return its content."""
+    with open_device(path) as device:
+        write_blocks(device, 2, 5)
+        device.write(0, pattern(0, BLOCK))
+        device.force_condition(3, ZoneCondition.OFFLINE)
+    return content(path)
+
+
+def test_a_replacement_that_is_killed_leaves_the_old_device(path: Path) -> None:
+    before = filled(path)
+    assert run_python(KILLED_CREATION, path).returncode == -signal.SIGKILL
+    assert {name: data for name, data in content(path).items() if not name.startswith(UNFINISHED)} == before
+    with open_device(path) as device:
+        assert device.read(2 * SIZE, BLOCK) == pattern(2 * SIZE, BLOCK)
+    with open_device(path, read_only=True) as device:
+        assert zone_of(device, 3).condition is ZoneCondition.OFFLINE
+    # What the killed one left goes with the next.
+    create_device(path, GEOMETRY, force=True)
+    assert len(content(path)) == 9
+
+
+@pytest.mark.parametrize("cause", [KeyboardInterrupt(), OSError(28, "No space left on device")], ids=["ctrl-c", "full"])
+def test_a_replacement_that_fails_leaves_the_old_device(path: Path, cause: BaseException) -> None:
+    before = filled(path)
+
+    def fail(done: int) -> None:
+        raise cause
+
+    with pytest.raises(type(cause)):
+        create_device(path, geometry(zones=600), force=True, progress=fail)
+    assert content(path) == before
+
+
+@pytest.mark.parametrize("options", ["size=1m,nr_inodes=20", "size=80k,nr_inodes=100"])
+def test_a_replacement_that_does_not_fit_leaves_the_old_device(tmpfs: Tmpfs, options: str) -> None:
+    """Out of inodes, and out of space for the new device.json; the message names the directory."""
+    root = tmpfs(options)
+    create_device(root / "disk", GEOMETRY)
+    before = filled(root / "disk")
+    if "80k" in options:
+        with pytest.raises(OSError, match="No space"):
+            (root / "filler").write_bytes(bytes(80 * KIB))
+    with pytest.raises(OSError, match=str(root / "disk")):
+        create_device(root / "disk", geometry(zones=10), force=True)
+    assert content(root / "disk") == before
+
+
+OTHER_MOUNT = "size=1m"
+
+
+def test_a_mount_point_is_replaced_too(tmpfs: Tmpfs) -> None:
+    """The directory of a device may be one that cannot be renamed, or whose parent cannot be written."""
+    root = tmpfs(OTHER_MOUNT)
+    identity = root.stat().st_ino
+    create_device(root, GEOMETRY)
+    create_device(root, geometry(zones=4), force=True)
+    assert root.stat().st_ino == identity
+    with open_device(root) as device:
+        assert device.info.nr_zones == 4
+
+
+@pytest.mark.parametrize("moved", range(8))
+@pytest.mark.parametrize("by", ["open", "create"])
+def test_a_replacement_that_was_decided_is_finished(path: Path, tmp_path: Path, moved: int, by: str) -> None:
+    """From the renaming of its directory on the new device is the one, however far the rest has come."""
+    filled(path)
+    new = tmp_path / "new"
+    create_device(new, geometry(zones=5, conventional=1), serial="new")
+    with open_device(new) as device:
+        write_blocks(device, 2, 3)
+    expected = content(new)
+    new.rename(path / REPLACEMENT)
+    names = [f"seq-{number:06d}" for number in range(1, 5)] + ["cnv-000000", "device.json"]
+    for name in names[:moved]:
+        (path / REPLACEMENT / name).rename(path / name)
+    if moved == 7:
+        (path / REPLACEMENT).rmdir()
+        for old in ("cnv-000001", *(f"seq-{number:06d}" for number in range(5, 8))):
+            (path / old).unlink()
+    else:
+        with pytest.raises(DeviceFormatError, match=f"{path} was being replaced"):
+            open_device(path, read_only=True)
+    if by == "create":
+        create_device(path, GEOMETRY, force=True)
+        assert len(content(path)) == 9
+        return
+    with open_device(path) as device:
+        assert device.info.serial == "new"
+        assert device.read(2 * SIZE, 3 * BLOCK) == pattern(2 * SIZE, 3 * BLOCK)
+    if moved < 6:
+        assert content(path) == expected
 
 
 @pytest.mark.parametrize("existed", [False, True])
@@ -938,10 +1037,11 @@ def test_other_zones_do_not_wait_for_a_reset(tmp_path: Path, monkeypatch: pytest
 def test_a_reflink_waits_for_what_is_not_on_the_disk(path: Path) -> None:
     source, target = FIRST * SIZE, (FIRST + 1) * SIZE
 
-    def waits(source: int, target: int, method: CopyMethod = CopyMethod.REFLINK) -> bool:
-        return device.copy_waits(source, target, BLOCK, method)
-
     with open_device(path) as device:
+
+        def waits(source: int, target: int, method: CopyMethod = CopyMethod.REFLINK) -> bool:
+            return device.copy_waits([CopyRange(source, target, BLOCK)], method)
+
         device.write(source, bytes(BLOCK))
         device.write(0, bytes(BLOCK))
         assert waits(source, target)
@@ -953,3 +1053,44 @@ def test_a_reflink_waits_for_what_is_not_on_the_disk(path: Path) -> None:
         assert waits(source, target, CopyMethod.HOST), "the host copies data, and that takes its time"
         device.flush()
         assert not waits(source, 0)
+
+
+def test_a_backing_file_is_the_zone(path: Path) -> None:
+    with open_device(path) as device:
+        withdrawn: list[int] = []
+        device.watch_backing(withdrawn.extend)
+        for number, zone in ((0, 0), (FIRST, FIRST * SIZE)):
+            descriptor = device.backing_descriptor(number)
+            assert descriptor is not None
+            try:
+                with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
+                    os.pwrite(descriptor, b"x", 0)
+                conventional = number == 0
+                assert os.fstat(descriptor).st_size == (SIZE if conventional else 0)
+                device.write(zone, pattern(zone, 2 * BLOCK))
+                assert os.pread(descriptor, 2 * SIZE, 0) == device.read(zone, SIZE if conventional else 2 * BLOCK)
+                if not conventional:
+                    device.zone_mgmt(ZoneOp.FINISH, number)
+                    assert os.pread(descriptor, 2 * SIZE, 0) == device.read(zone, CAPACITY)
+                    device.zone_mgmt(ZoneOp.RESET, number)
+                    assert os.fstat(descriptor).st_size == 0
+                device.force_condition(number, ZoneCondition.READONLY)
+                device.force_condition(number, None)
+                assert withdrawn == []
+                device.force_conditions([number, 5], ZoneCondition.OFFLINE)
+                assert withdrawn == [number, 5]
+                assert device.backing_descriptor(number) is None
+                device.force_conditions([number, 5], None)
+                withdrawn.clear()
+            finally:
+                os.close(descriptor)
+        device.watch_backing(None)
+        device.force_condition(FIRST, ZoneCondition.OFFLINE)
+        assert withdrawn == []
+
+
+def test_a_backing_file_that_cannot_be_opened_is_an_error_of_the_device(path: Path) -> None:
+    with open_device(path) as device:
+        zone_file(path, FIRST).rename(path / "elsewhere")
+        with pytest.raises(DeviceError):
+            device.backing_descriptor(FIRST)

@@ -321,8 +321,8 @@ def test_another_zone_can_be_the_target() -> None:
         (Effect.EXTERNAL_FINISH, {}, "a", "a" + "-" * 15),
     ],
 )
-def test_somebody_else_moves_the_write_pointer(effect: Effect, more: dict[str, int], before: str, after: str) -> None:
-    below, device = faulty(FaultRule(WRITE, effect, **more))  # type: ignore[arg-type]
+def test_somebody_else_moves_the_write_pointer(effect: Effect, more: dict[str, Any], before: str, after: str) -> None:
+    below, device = faulty(FaultRule(WRITE, effect, **more))
     below.write(at(SEQ), blocks(before))
     if before == after:
         device.write(at(SEQ, 1), blocks("z"))

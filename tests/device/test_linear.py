@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import os
 import threading
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -11,6 +14,8 @@ from hypothesis import strategies as st
 
 from zonefs_py.config import ErrorsPolicy, FormatOptions, MountOptions
 from zonefs_py.device.base import ZonedDevice
+from zonefs_py.device.directory import create_device, open_device
+from zonefs_py.device.fault import FaultDevice
 from zonefs_py.device.linear import LinearDevice
 from zonefs_py.device.linear_table import Slice
 from zonefs_py.device.memory import MemoryDevice
@@ -418,10 +423,10 @@ def test_requests_follow_the_new_table() -> None:
         (lambda: MemoryDevice(geometry(), None, 3), "max active zones from None to 3"),
     ],
 )
-def test_a_table_that_looks_different_is_refused(part: object, words: str) -> None:
+def test_a_table_that_looks_different_is_refused(part: Callable[[], ZonedDevice], words: str) -> None:
     a, b, linear = two()
     with pytest.raises(UserError, match=words):
-        linear.replace_table([Slice(a), Slice(part())])  # type: ignore[operator]
+        linear.replace_table([Slice(a), Slice(part())])
     assert linear.generation == 0
     assert [piece.device for piece in linear.slices] == [a, b]
 
@@ -534,3 +539,54 @@ def test_a_file_system_over_the_seam() -> None:
             fs.write(handle, BLOCK, fill("y"), direct=True)
         assert fs.getattr(fs.resolve("seq/1")).mode & 0o222 == 0
         assert fs.getattr(fs.resolve("seq/2")).mode & 0o222
+
+
+def test_backing_files_are_those_of_the_parts(tmp_path: Path) -> None:
+    parts = []
+    for name in "ab":
+        create_device(tmp_path / name, geometry(zones=6))
+        parts.append(open_device(tmp_path / name))
+    a, b = parts
+    with LinearDevice([Slice(a, 1, 2), Slice(b, 2, 3), Slice(a, 4, 2)]) as linear:
+        withdrawn: list[int] = []
+        linear.watch_backing(withdrawn.extend)
+        for number in range(7):
+            linear.write(number * ZONE, fill(str(number)))
+            descriptor = linear.backing_descriptor(number)
+            assert descriptor is not None
+            assert os.pread(descriptor, ZONE, 0) == fill(str(number))
+            os.close(descriptor)
+        linear.force_conditions([1, 3, 6], ZoneCondition.OFFLINE)
+        assert sorted(withdrawn) == [1, 3, 6]
+        assert linear.backing_descriptor(3) is None
+        withdrawn.clear()
+        # Zones that are in no slice are nobody's business.
+        a.force_conditions([0, 3], ZoneCondition.OFFLINE)
+        assert withdrawn == []
+        # Another table: nothing lies where it was.
+        assert linear.replace_table([Slice(a, 1, 3), Slice(a, 4, 2), Slice(a, 0, 1), Slice(b, 0, 1)]) == []
+        assert withdrawn == list(range(7))
+
+
+def test_a_part_that_is_not_used_any_more_tells_nothing(tmp_path: Path) -> None:
+    parts = []
+    for name in "ab":
+        create_device(tmp_path / name, geometry())
+        parts.append(open_device(tmp_path / name))
+    a, b = parts
+    with LinearDevice([Slice(a)]) as linear, a:
+        withdrawn: list[int] = []
+        linear.watch_backing(withdrawn.extend)
+        assert linear.replace_table([Slice(b)]) == [a]
+        withdrawn.clear()
+        a.force_condition(0, ZoneCondition.OFFLINE)
+        assert withdrawn == []
+        b.force_condition(0, ZoneCondition.OFFLINE)
+        assert withdrawn == [0]
+
+
+def test_parts_without_backing_files_have_none() -> None:
+    _, _, linear = two()
+    assert linear.backing_descriptor(0) is None
+    fault = FaultDevice(linear)
+    assert fault.backing_descriptor(0) is None

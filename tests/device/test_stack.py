@@ -77,7 +77,8 @@ def test_parts_can_be_stacks(here: Path) -> None:
 def test_read_only_goes_to_the_bottom(here: Path) -> None:
     with open_stack("fault:r.json,linear:a+b", read_only=True) as device, open_device("b", read_only=True):
         assert device.info.read_only
-        device.remove_rule(1)  # type: ignore[attr-defined]
+        assert isinstance(device, FaultDevice)
+        device.remove_rule(1)
         with pytest.raises(DeviceError, match="read-only"):
             device.write(0, bytes(BLOCK))
         with pytest.raises(DeviceError, match="read-only"):

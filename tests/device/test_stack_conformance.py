@@ -16,6 +16,7 @@ from zonefs_py.device.fault_rules import Effect, FaultRule, Operation
 from zonefs_py.device.linear import LinearDevice
 from zonefs_py.device.linear_table import Slice
 from zonefs_py.device.memory import MemoryDevice
+from zonefs_py.device.nvme_target import TargetLimits, model_device
 from zonefs_py.device.stack import open_stack
 from zonefs_py.zone import Geometry
 
@@ -72,9 +73,13 @@ def rules_that_do_nothing(geometry: Geometry, max_open: int | None, max_active: 
     return FaultDevice(device, [later, delay, others], sleep=lambda _: None)
 
 
+def nvme_copy(geometry: Geometry, max_open: int | None, max_active: int | None) -> ZonedDevice:
+    return model_device(MemoryDevice(geometry, max_open, max_active), TargetLimits(3, 5, 2))
+
+
 KINDS: dict[str, Callable[[Geometry, int | None, int | None], ZonedDevice]] = {
     function.__name__: function
-    for function in (as_it_is, cut_in_slices, on_larger, two_parts, no_rules, rules_that_do_nothing)
+    for function in (as_it_is, cut_in_slices, on_larger, two_parts, no_rules, rules_that_do_nothing, nvme_copy)
 }
 
 
@@ -89,7 +94,7 @@ class TestStacksInMemory(ZonedDeviceConformance):
 
 
 class TestStackFromText(ZonedDeviceConformance):
-    """Faults that never come, over slices of an emulated device."""
+    """Faults that never come, over slices of an emulated device, below NVMe copies."""
 
     @pytest.fixture
     def make(self, tmp_path: Path) -> Iterator[Make]:
@@ -101,7 +106,7 @@ class TestStackFromText(ZonedDeviceConformance):
         def make(geometry: Geometry, max_open: int | None = None, max_active: int | None = None) -> ZonedDevice:
             path = tmp_path / f"device{len(made)}"
             create_device(path, geometry, max_open, max_active)
-            made.append(open_stack(f"fault:{rules},linear:{path}[0,1-]"))
+            made.append(open_stack(f"nvme-copy:msrc=1,fault:{rules},linear:{path}[0,1-]"))
             return made[-1]
 
         yield make

@@ -11,11 +11,15 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.passthrough import with_passthrough
 from zonefs_py.control.client import ask
+
+if TYPE_CHECKING:
+    from tests.fuse.daemon_helpers import Site
 
 PROGRAMS = Path(sys.executable).parent
 ZONEFS_PY = PROGRAMS / "zonefs-py"
@@ -163,6 +167,7 @@ class Mounts:
         path.mkdir(exist_ok=True)
         log_file = self._directory / f"daemon{self._made}.log"
         self._made += 1
+        options = with_passthrough(options)
         words = ["-o", options] if options else []
         run(ZONEFS_PY, "mount", device, path, "--log-file", log_file, *words)
         self._mounts[path] = LiveMount(path, log_file, ask(str(path), {"request": "ping"})["pid"])
@@ -170,7 +175,8 @@ class Mounts:
 
     def info(self, path: Path) -> dict[str, Any]:
         """What ``zonefs-py info`` says of the mount."""
-        return json.loads(run(ZONEFS_PY, "info", path, "--format", "json").stdout)  # type: ignore[no-any-return]
+        found: dict[str, Any] = json.loads(run(ZONEFS_PY, "info", path, "--format", "json").stdout)
+        return found
 
     def zones(self, path: Path) -> dict[str, dict[str, Any]]:
         """What ``zonefs-py report`` says of a mount or device: its zones that have files, by file name."""
@@ -220,3 +226,13 @@ def mounted(tmp_path: Path) -> Iterator[Mounts]:
     mounts = Mounts(tmp_path)
     yield mounts
     mounts.unmount_all()
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    """A place for devices and mounts, clean again at the end."""
+    from tests.fuse.daemon_helpers import Site  # which needs this module
+
+    site = Site(tmp_path)
+    yield site
+    site.clean_up()

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.fuse.conftest import BAD_LOG_LINE, ZONEFS_PY, run, wait_until
+from tests.passthrough import with_passthrough
 from zonefs_py.config import FormatOptions
 from zonefs_py.control.mounts import find_mount
 from zonefs_py.device.directory import create_device, open_device
@@ -112,6 +113,7 @@ class Site:
         log = self.log(mountpoint)
         if log not in self._logs:
             self._logs.append(log)
+        options = with_passthrough(options)
         words = ["-o", options] if options else []
         zonefs_py("mount", device, mountpoint, "--log-file", log, *words)
         return self.adopt(mountpoint)
@@ -128,7 +130,8 @@ class Site:
 
     def info(self, target: Path) -> dict[str, Any]:
         """What ``info`` says."""
-        return json.loads(zonefs_py("info", target, "--format", "json").stdout)  # type: ignore[no-any-return]
+        found: dict[str, Any] = json.loads(zonefs_py("info", target, "--format", "json").stdout)
+        return found
 
     def zones(self, target: Path) -> dict[str, dict[str, Any]]:
         """What ``report`` says of the zones that have files, by file name."""

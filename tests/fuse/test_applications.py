@@ -315,7 +315,8 @@ def fio(file: Path, *options: str, check: bool = True) -> dict[str, Any]:
         *options,
         check=check,
     )
-    return json.loads(done.stdout[done.stdout.index("{") :])["jobs"][0]  # type: ignore[no-any-return]
+    job: dict[str, Any] = json.loads(done.stdout[done.stdout.index("{") :])["jobs"][0]
+    return job
 
 
 @pytest.fixture

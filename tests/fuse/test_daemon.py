@@ -12,11 +12,13 @@ import socket
 import stat
 import struct
 import subprocess
+import sys
 import tempfile
 import threading
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,14 +41,6 @@ from tests.fuse.daemon_helpers import (
 from zonefs_py.control.mounts import find_mount
 from zonefs_py.control.socket_path import socket_path
 from zonefs_py.device.directory import open_device
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    """A place for devices and mounts, clean again at the end."""
-    site = Site(tmp_path)
-    yield site
-    site.clean_up()
 
 
 def as_root() -> None:
@@ -355,7 +349,7 @@ BAD_MOUNTS = [
 def test_what_cannot_be_mounted(site: Site, arguments: Callable[[Site], list[str | Path]], says: str) -> None:
     words = arguments(site)
     before = sorted(site.directory.rglob("*"))
-    refused(zonefs_py("mount", *words, check=False), says)
+    refused(zonefs_py("mount", *words, check=False), says, status=2 if "-o" in words else 1)
     assert sorted(site.directory.rglob("*")) == before
     assert not is_mounted(Path(words[1]))
 
@@ -369,11 +363,11 @@ def test_what_cannot_be_mounted_in_the_foreground(
     assert not is_mounted(Path(words[1]))
 
 
-def superblock(**fields: object) -> bytes:
+def superblock(**fields: Any) -> bytes:
     """A superblock with a right CRC (unless one is given): magic, label, uuid, features, uid, gid, perm, reserved."""
     body = b"label".ljust(64, b"\0") + bytes(16)
     body += struct.pack("<QIII", *(fields.get(name, 0) for name in ("features", "uid", "gid", "perm")))
-    body += fields.get("reserved", bytes(3988))  # type: ignore[operator]
+    body += bytes(fields.get("reserved", bytes(3988)))
     magic = fields.get("magic", b"SFOZ")
     assert isinstance(magic, bytes)
     crc = fields.get("crc", zlib.crc32(magic + bytes(4) + body) ^ 0xFFFFFFFF)
@@ -648,7 +642,7 @@ def test_the_helper_by_itself(site: Site) -> None:
     program = "mount.fuse.zonefs-py"
     refused(run(helper, device, mnt, "-o", "colour", check=False), "colour", program=program)
     refused(run(helper, device, mnt, "-t", "ext4", check=False), "ext4", program=program)
-    refused(run(helper, device, site.directory / "missing", check=False), "missing", program=program)
+    refused(run(helper, device, site.directory / "missing", check=False), "missing", program=program, status=32)
     directory = site.directory / "sbin"
     directory.mkdir()
     zonefs_py("install-mount-helper", "--directory", directory)
@@ -809,6 +803,55 @@ def test_a_plain_users_files_can_be_their_own(plain: PlainUser) -> None:
     assert plain.zonefs_py("mount", "disk", "mnt", "-o", "log=daemon.log").returncode == 0
     assert plain.run("stat", "-c", "%s", "mnt/seq/0").stdout.strip() == str(3 * 65536)
     assert plain.zonefs_py("umount", "mnt").returncode == 0
+
+
+def test_a_plain_users_reads_go_through_the_daemon(plain: PlainUser) -> None:
+    """Passthrough takes a capability that they have not: they are told if they insist, else it is left out."""
+    mnt = plain.make_directory("mnt")
+    plain.zonefs_py("create", "disk", "--zones", "4", "--zone-size", "256K")
+    plain.zonefs_py("mkfs", "disk", "-o", f"uid={PLAIN_UID},gid={PLAIN_UID}")
+    insisting = plain.zonefs_py("mount", "disk", "mnt", "-o", "log=daemon.log,passthrough=on")
+    line = refused(insisting, "passthrough=on is not possible")
+    assert not is_mounted(mnt)
+    assert plain.zonefs_py("mount", "disk", "mnt", "-o", "log=daemon.log,passthrough=auto").returncode == 0
+    capabilities = json.loads(plain.zonefs_py("info", "mnt", "--format", "json").stdout)["capabilities"]
+    assert capabilities["passthrough"] is False
+    assert capabilities["no_passthrough_because"] in line
+    assert plain.run("cat", "mnt/seq/0").stdout == ""
+    assert plain.zonefs_py("umount", "mnt").returncode == 0
+
+
+GATHER = """
+import os, sys
+from zonefs_py import CopyRangesError, copy_ranges
+print(os.getuid())
+with open("mnt/seq/0", "rb") as source, open("mnt/seq/1", "r+b") as target:
+    print(copy_ranges(target, [(source, 8192, 4096), (source, 0, 8192)]))
+    try:
+        copy_ranges(target, [(source, 0, 4096)], 0)
+    except CopyRangesError as exc:
+        print(exc.strerror, exc.completed)
+"""
+
+
+def test_a_plain_user_gathers_ranges(plain: PlainUser) -> None:
+    mnt = plain.make_directory("mnt")
+    plain.zonefs_py("create", "disk", "--zones", "4", "--zone-size", "256K")
+    assert plain.zonefs_py("mkfs", "disk", "-o", f"uid={PLAIN_UID},gid={PLAIN_UID},perm=600").returncode == 0
+    assert plain.zonefs_py("mount", "disk", "mnt", "-o", "log=daemon.log").returncode == 0
+    (plain.directory / "data").write_bytes(bytes(range(256)) * 48)
+    try:
+        written = plain.run("dd", "if=data", "of=mnt/seq/0", "bs=12k", "count=1", "oflag=direct", "status=none")
+        assert (written.returncode, written.stderr) == (0, "")
+        done = plain.run(sys.executable, "-c", GATHER)
+        assert done.stderr == ""
+        assert done.stdout.splitlines() == [str(PLAIN_UID), "[4096, 8192]", "Invalid argument [0]"]
+        assert plain.run("cmp", "mnt/seq/1", "data").returncode == 0  # each 256 bytes are alike
+        assert plain.run("stat", "-c", "%s", "mnt/seq/1").stdout.strip() == "12288"
+    finally:
+        done = plain.zonefs_py("umount", "mnt")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not is_mounted(mnt)
 
 
 def test_a_plain_user_cannot_mount_just_anywhere(plain: PlainUser, site: Site) -> None:

@@ -186,7 +186,8 @@ def test_access_time_options(device_dir: DeviceFactory, mounted: Mounts) -> None
     assert (mnt / "seq/0").stat().st_atime_ns > 1
 
 
-def test_shared_mapping(mnt: Path) -> None:
+def test_shared_mapping(device_dir: DeviceFactory, mounted: Mounts) -> None:
+    mnt = mounted(device_dir(), "passthrough=off")
     with opened(mnt / "seq/0", os.O_RDWR | os.O_DIRECT) as file:
         os.pwrite(file, block_of(b"a"), 0)
         for protection in (mmap.PROT_READ, mmap.PROT_READ | mmap.PROT_WRITE):
@@ -350,14 +351,14 @@ def test_remount_keeps_options(device_dir: DeviceFactory, mounted: Mounts, remou
     assert {"rw", "errors=zone-ro", "explicit-open"} <= options_of(mnt)
     with opened(mnt / "seq/0", os.O_WRONLY):
         done = remount(mnt, "ro")
-    assert done.returncode == 1
+    assert done.returncode == 32  # mount(8)'s number for a mount that failed
     assert "rw" in options_of(mnt)
 
 
 def test_read_only_mount_stays(device_dir: DeviceFactory, mounted: Mounts, remount: Any) -> None:
     mnt = mounted(device_dir(), "ro")
     done = remount(mnt, "rw")
-    assert done.returncode == 1
+    assert done.returncode == 32  # mount(8)'s number for a mount that failed
     assert "unmount it and mount it read-write" in done.stderr
     assert len(done.stderr.splitlines()) == 1
     with refused(errno.EROFS):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Coroutine
+from typing import Any
 
 import pytest
 import trio
@@ -15,6 +17,7 @@ from zonefs_py.errors import NotAligned
 from zonefs_py.fs.filesystem import Filesystem
 from zonefs_py.fs.format import format_device
 from zonefs_py.fuse.operations import Operations
+from zonefs_py.fuse.passthrough import Passthrough
 from zonefs_py.zone import Geometry
 
 BLOCK = 4096
@@ -32,7 +35,7 @@ def filesystem() -> Filesystem:
 
 @pytest.mark.parametrize("reverse", [False, True], ids=["tasks-in-order", "tasks-in-reverse"])
 def test_calls_for_a_file_run_in_the_order_of_their_arrival(filesystem: Filesystem, reverse: bool) -> None:
-    operations = Operations(filesystem)
+    operations = Operations(filesystem, Passthrough(filesystem, "off"))
     ran: list[int] = []
     gate = threading.Event()
 
@@ -50,7 +53,7 @@ def test_calls_for_a_file_run_in_the_order_of_their_arrival(filesystem: Filesyst
         with trio.fail_after(60):
             async with trio.open_nursery() as nursery:
 
-                async def run(call):
+                async def run(call: Coroutine[Any, Any, None]) -> None:
                     await call
 
                 for call in calls:
@@ -63,7 +66,7 @@ def test_calls_for_a_file_run_in_the_order_of_their_arrival(filesystem: Filesyst
 
 
 def test_calls_for_two_files_wait_for_both(filesystem: Filesystem) -> None:
-    operations = Operations(filesystem)
+    operations = Operations(filesystem, Passthrough(filesystem, "off"))
     ran: list[str] = []
 
     async def main() -> None:
@@ -87,9 +90,10 @@ def test_calls_for_two_files_wait_for_both(filesystem: Filesystem) -> None:
 
 
 def test_reads_are_answered_in_place(filesystem: Filesystem) -> None:
-    operations = Operations(filesystem)
+    operations = Operations(filesystem, Passthrough(filesystem, "off"))
     handle = filesystem.open("seq/0", os.O_RDWR | os.O_DIRECT)
     operations._files[handle] = filesystem.resolve("seq/0")
+    operations._numbers[handle] = 0
     data = os.urandom(3 * BLOCK)
     assert operations.on_write(0, handle, 0, memoryview(data), True, False, False) == len(data)
     memory = bytearray(SIZE)
@@ -111,9 +115,10 @@ def test_reads_are_answered_in_place(filesystem: Filesystem) -> None:
 
 
 def test_a_write_does_not_keep_the_memory_that_it_came_in(filesystem: Filesystem) -> None:
-    operations = Operations(filesystem)
+    operations = Operations(filesystem, Passthrough(filesystem, "off"))
     handle = filesystem.open("seq/0", os.O_RDWR | os.O_DIRECT)
     operations._files[handle] = filesystem.resolve("seq/0")
+    operations._numbers[handle] = 0
     memory = bytearray(b"a" * BLOCK)
     with memoryview(memory) as view:
         assert operations.on_write(0, handle, 0, view, True, True, False) == BLOCK

@@ -6,9 +6,9 @@
 title "mkfs: sequential zone 0 is finished" "$@"
 
 require_seq_zone_0
-[[ $(stat --format=%s "$SB_FILE") == "$CAP" ]] || exit_failed "size of zone 0"
+[[ $(written_in_zone 0) == "$CAP" ]] || exit_failed "size of zone 0"
 [[ $(zonefs_py report "$DEV" --format json | json zones 0 condition) == full ]] || exit_failed "condition of zone 0"
 format_device || exit_failed "mkfs again"
-[[ $(stat --format=%s "$SB_FILE") == "$CAP" ]] || exit_failed "size of zone 0 after the second mkfs"
+[[ $(written_in_zone 0) == "$CAP" ]] || exit_failed "size of zone 0 after the second mkfs"
 
 pass

@@ -6,9 +6,10 @@
 
 title "mount: each invalid superblock field" "$@"
 
-cp "$SB_FILE" "$TEST_DIR/good"
+require_changeable_superblock
+save_superblock "$TEST_DIR/good"
 refused() {
-	cp "$TEST_DIR/good" "$SB_FILE" && zio "sbset $SB_FILE ${*:2}" && expect_no_mount "$1"
+	restore_superblock "$TEST_DIR/good" && zio "sbset $SB_FILE ${*:2}" && expect_no_mount "$1"
 }
 refused "feature" 88:10 || exit_failed "unknown feature bit 4"
 refused "feature" 95:80 || exit_failed "unknown feature bit 63"

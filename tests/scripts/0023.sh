@@ -6,6 +6,7 @@
 
 title "mount: odd but valid superblocks" "$@"
 
+require_changeable_superblock
 # uid, gid and perm without their feature bits, an all-zero uuid, a label without NUL
 zio "sbset $SB_FILE 8:$(printf '41%.0s' {1..64}) 72:$(printf '00%.0s' {1..16}) 96:e8030000 100:e8030000 104:ff010000" ||
 	exit_failed "sbset"

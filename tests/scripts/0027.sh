@@ -7,7 +7,9 @@
 title "mount: refused options" "$@"
 
 for option in errors=foo errors errors= explicit-open=1 noexplicit-open uid=1000 nonesuch " errors=repair"; do
-	expect_no_mount "${option%%=*}" -o "$option" || exit_failed "-o '$option'"
+	expect_usage_error "${option%%=*}" zonefs_py mount "$DEV" "$MNT" --log-file "$TEST_DIR/refused.log" -o "$option" ||
+		exit_failed "-o '$option'"
+	is_mounted && exit_failed "mounted in spite of -o '$option'"
 done
 mount_zonefs || exit_failed "mount"
 

@@ -10,7 +10,7 @@ for i in 0 1 2 3; do write_seq "seq/$i" 0 8192 || exit_failed "write"; done
 unmount_zonefs || exit_failed "umount"
 zonefs_py zone reset "$DEV" "$(zone_of seq/1)" || exit_failed "zone reset"
 zonefs_py zone finish "$DEV" "$(zone_of seq/2)" || exit_failed "zone finish"
-head --bytes="$BS" /dev/zero >>"$(backing seq/3)"
+move_wp seq/3 forward || exit_failed "write behind its back"
 mount_zonefs || exit_failed "mount"
 expect_size seq/0 8192 || exit_failed "untouched zone"
 expect_size seq/1 0 || exit_failed "reset zone"

@@ -5,6 +5,7 @@
 
 title "mount: torn block after a crash" "$@"
 
+require_emulated "a write is whole blocks"
 mount_zonefs || exit_failed "mount"
 write_seq seq/0 0 8192 || exit_failed "write"
 unmount_zonefs || exit_failed "umount"

@@ -6,6 +6,7 @@
 
 title "mount: damaged device directory" "$@"
 
+require_emulated "no directory"
 file=$(backing seq/0)
 mv "$file" "$TEST_DIR/kept"
 expect_no_mount "${file##*/}" || exit_failed "missing zone file"

@@ -5,6 +5,7 @@
 
 title "mount: read-only and offline zones" "$@"
 
+require_emulated "zones that come back have lost their data"
 mount_zonefs || exit_failed "mount"
 for i in 0 1 2; do write_seq "seq/$i" 0 4096 || exit_failed "write"; done
 unmount_zonefs || exit_failed "umount"

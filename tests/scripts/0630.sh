@@ -6,6 +6,7 @@
 
 title "Read error: zone offline" "$@"
 
+require_breakable_zones
 mount_zonefs -o errors=repair || exit_failed "mount"
 write_seq seq/0 0 8192 && write_seq seq/1 0 8192 || exit_failed "write"
 expect_log "seq/[01]: "

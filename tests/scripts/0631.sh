@@ -6,6 +6,7 @@
 
 title "Read error: zone offline (remount-ro)" "$@"
 
+require_breakable_zones
 mount_zonefs || exit_failed "mount"
 write_seq seq/0 0 8192 || exit_failed "write"
 expect_log "seq/0: "

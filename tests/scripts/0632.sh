@@ -6,6 +6,7 @@
 
 title "Read-only zone: reads work, truncate fails" "$@"
 
+require_breakable_zones
 mount_zonefs || exit_failed "mount"
 write_seq seq/0 0 8192 || exit_failed "write"
 force_zone readonly seq/0 || exit_failed "readonly"

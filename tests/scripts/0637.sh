@@ -6,6 +6,7 @@
 
 title "Counters of a degraded file" "$@"
 
+require_breakable_zones
 mount_zonefs -o errors=zone-offline || exit_failed "mount"
 write_seq seq/0 0 8192 && write_seq seq/1 0 8192 || exit_failed "write"
 force_zone offline seq/0 || exit_failed "offline"

@@ -7,6 +7,7 @@
 title "Conventional zone read-only or offline" "$@"
 
 require_cnv_files
+require_emulated "conventional zones cannot be made to fail"
 mount_zonefs || exit_failed "mount"
 zio "open $CNV0 wronly" "=8192 pwrite 0 8192" fsync || exit_failed "write"
 expect_log "cnv/0: "

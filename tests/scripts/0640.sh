@@ -5,6 +5,7 @@
 
 title "Host disk full in the middle of a write" "$@"
 
+require_emulated "the host writes no files for it"
 mkdir "$TEST_DIR/host"
 mount -t tmpfs -o size=24M tmpfs "$TEST_DIR/host" || exit_failed "tmpfs"
 cp --archive "$DEV" "$TEST_DIR/host/dev" || exit_failed "cp"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -109,6 +111,15 @@ def test_a_remount_takes_back_what_proc_mounts_shows() -> None:
     assert request.fuse.allow_other
 
 
+def test_where_the_word_remount_stands_makes_no_difference() -> None:
+    words = ["remount", "ro", "user_id=0", "default_permissions", "fsname=/a/disk", "errors=repair"]
+    expected = parse_mount_options(",".join(words))
+    for order in itertools.permutations(words):
+        assert parse_mount_options(",".join(order)) == expected
+    with pytest.raises(UserError, match="fsname"):
+        parse_mount_options("ro,fsname=/a/disk")
+
+
 def test_options_are_added_to_a_base() -> None:
     base = parse_mount_options("errors=repair,nosuid")
     request = parse_mount_options("explicit-open,nodev", base)
@@ -187,3 +198,16 @@ def test_any_text_is_format_options_or_a_user_error(text: str) -> None:
         return
     assert options.permissions is None or 0 <= options.permissions <= 0o777
     assert options.uid is None or 0 <= options.uid < 0xFFFFFFFF
+
+
+@pytest.mark.parametrize("value", ["auto", "on", "off"])
+def test_passthrough(value: str) -> None:
+    request = parse_mount_options(f"passthrough={value}")
+    assert request.fuse.passthrough == value
+    assert parse_mount_options(format_mount_options(request)) == request
+
+
+@pytest.mark.parametrize("text", ["passthrough", "passthrough=", "passthrough=yes"])
+def test_passthrough_is_one_of_three(text: str) -> None:
+    with pytest.raises(UserError, match="choose one of auto, on, off"):
+        parse_mount_options(text)

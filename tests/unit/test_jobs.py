@@ -9,6 +9,7 @@ import os
 import threading
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 from zonefs_py import Filesystem, Geometry, MemoryDevice, MountOptions, format_device
 from zonefs_py.config import FormatOptions
-from zonefs_py.copy.jobs import CopyJobs, CopySource, Destination, JobResult
+from zonefs_py.copy.jobs import CopyDestination, CopyJobs, CopySource, JobResult
 from zonefs_py.copy.schedule import PIECES_PER_SECOND, JobState, Throttle, in_turn
 from zonefs_py.errors import BeyondCapacity, DeviceError, InvalidRequest, NotAtWritePointer
 from zonefs_py.fs.copy_target import FileTarget
@@ -155,9 +156,9 @@ def opened() -> Iterator[Opened]:
         yield Opened(fs)
 
 
-def finished(queue: CopyJobs, *arguments: object, **more: object) -> JobResult:
+def finished(queue: CopyJobs, *arguments: Any, **more: Any) -> JobResult:
     """Submit a job and wait for it."""
-    result = queue.submit(*arguments, **more).wait(PATIENCE)  # type: ignore[arg-type]
+    result = queue.submit(*arguments, **more).wait(PATIENCE)
     assert result is not None
     return result
 
@@ -171,7 +172,7 @@ def test_one_source_to_eight_destinations(opened: Opened) -> None:
     with CopyJobs() as queue:
         job = queue.submit(
             CopySource(source, BLOCK, 16 * BLOCK),
-            [Destination(opened.target(path), offset) for path, offset in places.items()],
+            [CopyDestination(opened.target(path), offset) for path, offset in places.items()],
             piece_size=3 * BLOCK,
             on_done=calls.append,
         )
@@ -193,7 +194,7 @@ def test_appends_to_one_zone_come_in_the_order_of_the_queue(opened: Opened) -> N
     with CopyJobs(workers=4) as queue:
         offset = 0
         for part in parts:
-            to = [Destination(opened.target("seq/1")), Destination(opened.target("seq/2"))]
+            to = [CopyDestination(opened.target("seq/1")), CopyDestination(opened.target("seq/2"))]
             queue.submit(CopySource(source, offset, len(part)), to, piece_size=BLOCK)
             offset += len(part)
     assert opened.content("seq/1") == opened.content("seq/2") == b"".join(parts)
@@ -204,9 +205,9 @@ def test_an_error_of_one_destination_does_not_stop_the_others(opened: Opened) ->
     source = opened.append("seq/0", data)
     opened.append("seq/2", pattern(ZONE - 3 * BLOCK, 2))
     to = [
-        Destination(opened.target("seq/1"), BLOCK),  # not at the write pointer
-        Destination(opened.target("seq/2")),  # room for three blocks
-        Destination(opened.target("seq/3")),
+        CopyDestination(opened.target("seq/1"), BLOCK),  # not at the write pointer
+        CopyDestination(opened.target("seq/2")),  # room for three blocks
+        CopyDestination(opened.target("seq/3")),
     ]
     with CopyJobs() as queue:
         result = finished(queue, CopySource(source, 0, 8 * BLOCK), to, piece_size=2 * BLOCK)
@@ -224,7 +225,7 @@ def test_an_error_of_one_destination_does_not_stop_the_others(opened: Opened) ->
 def test_a_source_that_ends_early_ends_the_job(opened: Opened) -> None:
     source = opened.append("seq/0", pattern(3 * BLOCK, 1))
     with CopyJobs() as queue:
-        result = finished(queue, CopySource(source, 0, 8 * BLOCK), [Destination(opened.target("seq/1"))])
+        result = finished(queue, CopySource(source, 0, 8 * BLOCK), [CopyDestination(opened.target("seq/1"))])
     assert not result.cancelled
     assert (result.destinations[0].copied, result.destinations[0].error) == (3 * BLOCK, None)
 
@@ -232,7 +233,7 @@ def test_a_source_that_ends_early_ends_the_job(opened: Opened) -> None:
 def test_nothing_to_copy(opened: Opened) -> None:
     source = opened.append("seq/0", pattern(BLOCK, 1))
     with CopyJobs() as queue:
-        result = finished(queue, CopySource(source, 0, 0), [Destination(opened.target("seq/1"))], throttle=1)
+        result = finished(queue, CopySource(source, 0, 0), [CopyDestination(opened.target("seq/1"))], throttle=1)
     assert result.destinations[0].copied == 0
     assert result.destinations[0].error is None
 
@@ -240,8 +241,8 @@ def test_nothing_to_copy(opened: Opened) -> None:
 def test_what_is_refused(opened: Opened) -> None:
     source = CopySource(opened.append("seq/0", pattern(BLOCK, 1)), 0, BLOCK)
     calls: list[JobResult] = []
-    one = [Destination(opened.target("seq/1"))]
-    nine = [Destination(opened.target(f"seq/{number}")) for number in range(1, 10)]
+    one = [CopyDestination(opened.target("seq/1"))]
+    nine = [CopyDestination(opened.target(f"seq/{number}")) for number in range(1, 10)]
     queue = CopyJobs()
     refused: list[Callable[[], object]] = [
         lambda: queue.submit(None, one, on_done=calls.append),
@@ -322,7 +323,7 @@ def test_a_throttled_copy_takes_the_time_it_should() -> None:
     clock = Clock()
     target = ScriptedTarget("a", DATA)
     with CopyJobs(1, clock=clock, wait=clock.wait) as queue:
-        result = finished(queue, WHOLE, [Destination(target)], throttle=16_000)
+        result = finished(queue, WHOLE, [CopyDestination(target)], throttle=16_000)
     assert result.destinations[0].copied == len(target.received) == len(DATA)
     # After the last piece nothing is waited for.
     assert clock.now == pytest.approx(4 - 1 / PIECES_PER_SECOND)
@@ -333,7 +334,7 @@ def test_all_destinations_share_the_throttle() -> None:
     clock = Clock()
     targets = [ScriptedTarget(name, DATA) for name in "abcd"]
     with CopyJobs(1, clock=clock, wait=clock.wait) as queue:
-        finished(queue, WHOLE, list(map(Destination, targets)), throttle=64_000)
+        finished(queue, WHOLE, list(map(CopyDestination, targets)), throttle=64_000)
     assert clock.now == pytest.approx(4 - 1 / PIECES_PER_SECOND)
 
 
@@ -349,7 +350,7 @@ def test_the_throttle_changes_while_the_copy_runs() -> None:
                 job.set_throttle(None)
 
         target.script = script
-        job = queue.submit(WHOLE, [Destination(target)], throttle=16_000)
+        job = queue.submit(WHOLE, [CopyDestination(target)], throttle=16_000)
         assert job.throttle == 16_000
         begun.set()
         assert job.wait(PATIENCE)
@@ -369,7 +370,7 @@ def test_a_changed_throttle_ends_a_wait() -> None:
 
     target = ScriptedTarget("a", DATA)
     with CopyJobs(1, clock=lambda: 0.0, wait=wait) as queue:
-        job = queue.submit(WHOLE, [Destination(target)], throttle=1)
+        job = queue.submit(WHOLE, [CopyDestination(target)], throttle=1)
         assert asleep.wait(PATIENCE)
         assert len(target.received) == 1
         job.set_throttle(None)
@@ -384,8 +385,8 @@ def test_a_throttled_job_does_not_hold_up_another() -> None:
     begun = threading.Event()
     slow.script = lambda done: begun.wait(PATIENCE)
     with CopyJobs(1, clock=clock, wait=clock.wait) as queue:
-        queue.submit(WHOLE, [Destination(slow)], throttle=1000, on_done=lambda result: order.append("slow"))
-        queue.submit(WHOLE, [Destination(fast)], on_done=lambda result: order.append("fast"))
+        queue.submit(WHOLE, [CopyDestination(slow)], throttle=1000, on_done=lambda result: order.append("slow"))
+        queue.submit(WHOLE, [CopyDestination(fast)], on_done=lambda result: order.append("fast"))
         begun.set()
     assert order == ["fast", "slow"]
     assert slow.received == fast.received == DATA
@@ -403,7 +404,9 @@ def test_cancel_stops_at_the_next_piece() -> None:
                 job.cancel()
 
         target.script = script
-        job = queue.submit(WHOLE, [Destination(target), Destination(other)], piece_size=1000, on_done=calls.append)
+        job = queue.submit(
+            WHOLE, [CopyDestination(target), CopyDestination(other)], piece_size=1000, on_done=calls.append
+        )
         begun.set()
         result = job.wait(PATIENCE)
         job.cancel()
@@ -422,8 +425,8 @@ def test_a_job_that_waits_can_be_cancelled() -> None:
     gate = threading.Event()
     target = ScriptedTarget("a", DATA, script=lambda done: gate.wait(PATIENCE))
     with CopyJobs(2) as queue:
-        first = queue.submit(WHOLE, [Destination(target)])
-        second = queue.submit(WHOLE, [Destination(target)], on_done=calls.append)
+        first = queue.submit(WHOLE, [CopyDestination(target)])
+        second = queue.submit(WHOLE, [CopyDestination(target)], on_done=calls.append)
         second.cancel()
         gate.set()
         result = second.wait(PATIENCE)
@@ -443,7 +446,7 @@ def test_an_exception_that_leaves_the_block_cancels_everything() -> None:
         # Time stands still: a job that is not cancelled never gets to its second byte.
         with CopyJobs(1, clock=lambda: 0.0, wait=lambda condition, seconds: condition.wait(PATIENCE)) as queue:
             for name in "aab":
-                queue.submit(WHOLE, [Destination(ScriptedTarget(name, DATA))], throttle=1, on_done=calls.append)
+                queue.submit(WHOLE, [CopyDestination(ScriptedTarget(name, DATA))], throttle=1, on_done=calls.append)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -463,8 +466,8 @@ def test_the_callback_can_cancel_what_comes_after_it() -> None:
 
     target = ScriptedTarget("a", DATA, script=fail_once)
     with CopyJobs(4) as queue:
-        queue.submit(WHOLE, [Destination(target)], on_done=lambda result: later.cancel())
-        later = queue.submit(WHOLE, [Destination(target)])
+        queue.submit(WHOLE, [CopyDestination(target)], on_done=lambda result: later.cancel())
+        later = queue.submit(WHOLE, [CopyDestination(target)])
         gate.set()
     assert later.result is not None
     assert later.result.cancelled
@@ -474,7 +477,7 @@ def test_the_callback_can_cancel_what_comes_after_it() -> None:
 def test_short_pieces_are_gone_on_with() -> None:
     target = ScriptedTarget("a", DATA, most=777)
     with CopyJobs() as queue:
-        result = finished(queue, WHOLE, [Destination(target)])
+        result = finished(queue, WHOLE, [CopyDestination(target)])
     assert result.destinations[0].copied == len(DATA)
     assert target.received == DATA
 
@@ -487,7 +490,7 @@ def test_what_was_copied_before_an_error_is_reported(error: Exception) -> None:
 
     target = ScriptedTarget("a", DATA, script=fail)
     with CopyJobs() as queue:
-        result = finished(queue, WHOLE, [Destination(target)], piece_size=1000)
+        result = finished(queue, WHOLE, [CopyDestination(target)], piece_size=1000)
     assert result.destinations[0].copied == 5000
     assert result.destinations[0].error is error
     assert not result.cancelled
@@ -502,10 +505,10 @@ def test_a_bug_of_a_target_or_callback_does_not_hang_anybody(caplog: pytest.LogC
 
     target, other = ScriptedTarget("a", DATA, script=fail), ScriptedTarget("b", DATA)
     with CopyJobs(1) as queue:
-        result = finished(queue, WHOLE, [Destination(target), Destination(other)], on_done=fail_too)
+        result = finished(queue, WHOLE, [CopyDestination(target), CopyDestination(other)], on_done=fail_too)
         assert isinstance(result.destinations[0].error, ValueError)
         assert other.received == DATA
-        assert finished(queue, WHOLE, [Destination(ScriptedTarget("c", DATA))]).destinations[0].error is None
+        assert finished(queue, WHOLE, [CopyDestination(ScriptedTarget("c", DATA))]).destinations[0].error is None
     assert [record.message.partition(":")[0] for record in caplog.records] == ["bug", "bug"]
 
 
@@ -515,7 +518,7 @@ def test_a_target_that_cannot_tell_its_end() -> None:
             raise DeviceError("scripted")
 
     with CopyJobs() as queue:
-        result = finished(queue, WHOLE, [Destination(Broken("a", DATA))])
+        result = finished(queue, WHOLE, [CopyDestination(Broken("a", DATA))])
     assert isinstance(result.destinations[0].error, DeviceError)
     assert result.destinations[0].offset is None
     assert result.destinations[0].copied == 0
@@ -532,7 +535,7 @@ def test_progress_grows() -> None:
             seen.append(job.progress)
 
         target.script = script
-        job = queue.submit(WHOLE, [Destination(target)], piece_size=16_000)
+        job = queue.submit(WHOLE, [CopyDestination(target)], piece_size=16_000)
         begun.set()
     assert seen == [(0,), (16_000,), (32_000,), (48_000,)]
     assert job.progress == (64_000,)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from zonefs_py.control.mounts import MountEntry, find_mount, list_mounts
-from zonefs_py.control.socket_path import runtime_directory, socket_path
+from zonefs_py.control.socket_path import remove_dead_socket, runtime_directory, socket_path
 
 ODD_NAMES = [
     b"plain",
@@ -104,6 +104,18 @@ def test_links_on_the_way_are_followed(tmp_path: Path) -> None:
         found = find_mount(str(path))
         assert found is not None
         assert (found.mountpoint, found.type) == ("/proc", "proc")
+
+
+def test_dots_behind_a_link_are_not_taken_out_of_the_text(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("/proc/self")
+    found = find_mount(f"{tmp_path}/link/..")
+    assert found is not None
+    assert found.mountpoint == "/proc"
+
+
+def test_a_socket_that_is_not_there_or_not_ours_is_left(tmp_path: Path) -> None:
+    remove_dead_socket(entry("user_id=54321"))
+    remove_dead_socket(entry("user_id=0")._replace(device="9999:9999"))
 
 
 def entry(*options: str) -> MountEntry:

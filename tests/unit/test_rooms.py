@@ -44,6 +44,8 @@ PURE = {
     "device.conditions",
     "device.description",
     "device.fault_rules",
+    "device.nvme_copy",
+    "device.nvme_status",
     "device.stack_spec",
     "errors",
     "fs.access",
@@ -61,7 +63,7 @@ RESERVED = {
     "pyfuse3": {"fuse"},
     "trio": {"fuse"},
     "errno": {"errors"},
-    "ctypes": {"device._libzbd", "cli._mount_syscalls"},
+    "ctypes": {"device._libzbd", "device.libzbd", "device.aligned", "cli._mount_syscalls"},
     "click": {"cli"},
 }
 

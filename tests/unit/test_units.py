@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zonefs_py.units import format_size, is_aligned, parse_size, round_down
+from zonefs_py.units import format_size, is_aligned, parse_count, parse_size, round_down
 
 
 @pytest.mark.parametrize(
@@ -17,7 +17,6 @@ from zonefs_py.units import format_size, is_aligned, parse_size, round_down
         ("4K", 4096),
         ("4k", 4096),
         ("4 KiB", 4096),
-        (" 64M ", 64 << 20),
         ("64MiB", 64 << 20),
         ("1G", 1 << 30),
         ("2T", 2 << 40),
@@ -28,12 +27,49 @@ def test_sizes_that_people_write(text: str, size: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", " ", "M", "-1", "+1", "1.5M", "0x10", "4KB", "4 096", "1P", "ten", "1e3", "4K\n4K", "512iB", "٣K"]
+    "text",
+    [
+        "",
+        " ",
+        "M",
+        "-1",
+        "+1",
+        "1.5M",
+        "0x10",
+        "4KB",
+        "4 096",
+        "1P",
+        "ten",
+        "1e3",
+        " 64M",
+        "64M ",
+        "64\tM",
+        "4  K",
+        "4K\n4K",
+        "1_000",
+        "512iB",
+        "٣K",
+    ],
 )
 def test_what_is_not_a_size_is_named(text: str) -> None:
     with pytest.raises(ValueError, match="is not a size") as caught:
         parse_size(text)
     assert repr(text) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["", " ", "-1", "+1", "1.5", "0x10", "1e3", "1_000", "8 ", " 8", "8\n", "٣", "²", "4K"]
+)
+def test_what_is_not_a_count_is_named(text: str) -> None:
+    with pytest.raises(ValueError, match="is not a number") as caught:
+        parse_count(text)
+    assert repr(text) in str(caught.value)
+
+
+@given(st.integers(0, 10**39 - 1))
+def test_counts_are_decimal(number: int) -> None:
+    assert parse_count(str(number)) == number
+    assert parse_count(f"0{number}") == number
 
 
 @pytest.mark.parametrize(

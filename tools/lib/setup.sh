@@ -25,6 +25,7 @@ have() {
 	case $1 in
 	libfuse3-dev) pkg-config --exists 'fuse3 >= 3.10' 2>/dev/null ;;
 	fuse3) command -v fusermount3 ;;
+	libzbd2) PATH=$PATH:/sbin:/usr/sbin ldconfig -p | grep 'libzbd\.so\.2 ' ;;
 	gcc) command -v gcc && echo 'int main(void) { return 0; }' | gcc -x c -o /dev/null - 2>/dev/null ;;
 	python3-dev) find_python >/dev/null ;;
 	pkg-config | fio | shellcheck | rsync) command -v "$1" ;;

@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from zonefs_py.cli.common import EXIT_FAILURE, SIZE, is_device, read_superblock
+from zonefs_py.cli.common import EXIT_FAILURE, check_unmounted, complain, naming, read_superblock
+from zonefs_py.cli.parameters import PATH, SIZE, format_option
 from zonefs_py.errors import UserError
 from zonefs_py.units import parse_size
 
@@ -20,15 +21,15 @@ class _Range(click.ParamType[tuple[int, int]]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
         source, colon, length = str(value).partition(":")
         if not colon:
-            raise UserError(f"--range: {value!r} is not SRC:LEN, such as 64M:128K")
+            self.fail(f"{value!r} is not SRC:LEN, such as 64M:128K", param, ctx)
         try:
             return parse_size(source), parse_size(length)
         except ValueError as exc:
-            raise UserError(f"--range: {exc}") from None
+            self.fail(str(exc), param, ctx)
 
 
 @click.command(short_help="Copy ranges of an unmounted device to one place of it.")
-@click.argument("device_path", metavar="DEVICE", type=click.Path())
+@click.argument("device_path", metavar="DEVICE", type=PATH)
 @click.option(
     "--range",
     "ranges",
@@ -39,9 +40,7 @@ class _Range(click.ParamType[tuple[int, int]]):
 )
 @click.option("--to", "destination", type=SIZE, required=True, metavar="OFFSET", help="Where the first range goes.")
 @click.option("-f", "--force", is_flag=True, help="Copy over the zone of a superblock, too.")
-@click.option(
-    "--format", "format_name", type=click.Choice(["table", "json"]), default="table", show_default=True, help="Output."
-)
+@format_option("table", "json")
 def blkcopy(
     device_path: str, ranges: tuple[tuple[int, int], ...], destination: int, force: bool, format_name: str
 ) -> int:
@@ -54,13 +53,12 @@ def blkcopy(
     Output is how much of each range is known to be copied (comp_len). The exit status is 0 only if that is all.
     """
     from zonefs_py.copy.blocks import copy_blocks
-    from zonefs_py.device.directory import open_device
+    from zonefs_py.device.stack import open_stack
 
-    if not is_device(device_path):
-        raise UserError(f"{device_path} is a mount point: unmount it, and give the device")
-    with open_device(device_path) as device:
+    check_unmounted(device_path)
+    with naming(device_path), open_stack(device_path) as device:
         if destination < device.info.zone_size and not force and read_superblock(device) is not None:
-            raise UserError("zone 0 holds the superblock of a zonefs; -f copies there all the same")
+            raise UserError(f"{device_path}: zone 0 holds the superblock of a zonefs; -f copies there all the same")
         copied = copy_blocks(device, ranges, destination)
         if any(copied.completed):
             device.flush()
@@ -75,6 +73,6 @@ def blkcopy(
         for row in rows:
             click.echo("".join(f"{number:>15}" for number in row.values()))
     if copied.error is not None:
-        click.echo(f"zonefs-py: {copied.error}", err=True)
+        complain("zonefs-py", f"{device_path}: {copied.error}")
         return EXIT_FAILURE
     return 0

@@ -1,12 +1,16 @@
-"""What the commands share: the error boundary, option types, and telling a device from a mount point."""
+"""What the commands share: the error boundary, progress, and telling a device from a mount point."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import signal
 import sys
+import threading
 import time
-from types import TracebackType
+from collections.abc import Iterator
+from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import click
@@ -14,6 +18,7 @@ import click
 from zonefs_py.errors import (
     DeviceError,
     DeviceInUse,
+    OptionError,
     SuperblockError,
     UserError,
     ZonefsError,
@@ -21,7 +26,6 @@ from zonefs_py.errors import (
     is_disconnected,
     is_missing,
 )
-from zonefs_py.units import parse_size
 
 if TYPE_CHECKING:
     from zonefs_py.device.base import ZonedDevice
@@ -43,32 +47,67 @@ def run(command: click.Command, program: str, argv: list[str] | None = None) -> 
     if logging.lastResort is not None:
         logging.lastResort.setFormatter(logging.Formatter(f"{program}: %(message)s"))
     try:
-        status = command.main(args=argv, prog_name=program, standalone_mode=False)
-        sys.stdout.flush()
+        with _first_interrupt_unwinds():
+            status = _invoke(command, program, argv)
+            sys.stdout.flush()
     except click.exceptions.NoArgsIsHelpError as exc:
         click.echo(exc.format_message(), err=True)
         return EXIT_USAGE
     except click.UsageError as exc:
         path = exc.ctx.command_path if exc.ctx else program
-        _complain(program, f"{exc.format_message().rstrip('.')} (see '{path} --help')")
+        complain(program, f"{exc.format_message().rstrip('.')} (see '{path} --help')")
         return EXIT_USAGE
     except click.ClickException as exc:
-        _complain(program, exc.format_message())
+        complain(program, exc.format_message())
         return EXIT_FAILURE
     except BrokenPipeError:
         # Whoever read our output has seen enough. Python would complain again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILURE
     except ZonefsError as exc:
-        _complain(program, str(exc))
-        return EXIT_FAILURE
+        complain(program, str(exc))
+        return EXIT_USAGE if isinstance(exc, OptionError) else EXIT_FAILURE
     except OSError as exc:
-        _complain(program, describe_os_error(exc))
+        complain(program, describe_os_error(exc))
         return EXIT_FAILURE
     except (KeyboardInterrupt, click.Abort):
-        _complain(program, "interrupted")
+        complain(program, "interrupted")
         return EXIT_INTERRUPTED
     return status if isinstance(status, int) else 0
+
+
+def _invoke(command: click.Command, program: str, argv: list[str] | None) -> Any:
+    """Do what `click.Command.main` does, but for interrupts: it would print an empty line of its own."""
+    if f"_{program}_COMPLETE".replace("-", "_").upper() in os.environ:
+        return command.main(args=argv, prog_name=program)  # writes what a shell completes with, and exits
+    try:
+        with command.make_context(program, list(sys.argv[1:] if argv is None else argv)) as context:
+            return command.invoke(context)
+    except click.exceptions.Exit as exc:
+        return exc.exit_code
+
+
+@contextlib.contextmanager
+def _first_interrupt_unwinds() -> Iterator[None]:
+    """Make the first Ctrl-C a KeyboardInterrupt, and the second, while that is cleaned up after, end the process.
+
+    A second KeyboardInterrupt would leave the cleaning up half done too, and end in a traceback. What ignores
+    Ctrl-C already (nohup) goes on to do so.
+    """
+
+    def first(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        raise KeyboardInterrupt
+
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if not in_main_thread or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    signal.signal(signal.SIGINT, first)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _fill_standard_descriptors() -> None:
@@ -79,10 +118,11 @@ def _fill_standard_descriptors() -> None:
         except OSError:
             # The lowest free number is taken, and all below are open by now.
             os.open(os.devnull, os.O_RDWR)
-            setattr(sys, name, open(descriptor, "r" if descriptor == 0 else "w", closefd=False))  # noqa: SIM115
+            setattr(sys, name, open(descriptor, "r" if descriptor == 0 else "w", closefd=False))  # noqa: SIM115  (it stays open)
 
 
-def _complain(program: str, message: str) -> None:
+def complain(program: str, message: str) -> None:
+    """Show *message* as one line of *program*'s on stderr."""
     click.echo(f"{program}: {printable(message)}", err=True)
 
 
@@ -93,36 +133,20 @@ def printable(text: str) -> str:
     return shown.encode(encoding, "backslashreplace").decode(encoding)
 
 
-class Size(click.ParamType[int]):
-    """A number of bytes, with or without a suffix."""
-
-    name = "size"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Return the bytes that *value* names."""
-        if isinstance(value, int):
-            return value
-        try:
-            return parse_size(value)
-        except ValueError as exc:
-            where = f"{param.opts[0]}: " if param else ""
-            raise UserError(f"{where}{exc}") from None
-
-
-SIZE = Size()
-
-
 def is_device(path: str) -> bool:
     """Whether *path* is a device (that may be damaged) rather than a place where one is mounted.
 
-    That is an emulated device's path, or the text of a stack. Raises UserError where it is neither, OSError where it
-    cannot be looked at.
+    That is the path of an emulated or a block device, or the text of a stack. Raises UserError where it is neither,
+    OSError where it cannot be looked at.
     """
+    from zonefs_py.device.blockdev import is_block_device
     from zonefs_py.device.stack_spec import is_stack, parse_spec
     from zonefs_py.device.zone_files import DESCRIPTION_NAME
 
     if is_stack(path):
         parse_spec(path)
+        return True
+    if is_block_device(path):
         return True
     try:
         # Not stat: the kernel may answer that for a mount whose daemon is gone.
@@ -140,7 +164,24 @@ def is_device(path: str) -> bool:
         return True
     if os.path.ismount(os.path.realpath(path)):
         return False
-    raise UserError(f"{path} is neither an emulated device (it has no {DESCRIPTION_NAME}) nor a mount point")
+    raise UserError(
+        f"{path} is neither an emulated device (it has no {DESCRIPTION_NAME}), nor a block device, nor a mount point"
+    )
+
+
+def check_unmounted(device: str) -> None:
+    """Raise UserError if *device* is a mount point rather than a device, and whatever `is_device` raises."""
+    if not is_device(device):
+        raise UserError(f"{device} is a mount point: unmount it, and give the device")
+
+
+@contextlib.contextmanager
+def naming(device: str) -> Iterator[None]:
+    """Put *device* before what a device says that failed: its own words are about zones only."""
+    try:
+        yield
+    except DeviceError as exc:
+        raise UserError(f"{device}: {exc}") from exc
 
 
 def open_for_reading(device: str) -> ZonedDevice:

@@ -12,7 +12,7 @@ from types import FrameType
 
 import click
 
-from zonefs_py.cli.common import EXIT_INTERRUPTED, SIZE, SlowProgress, printable
+from zonefs_py.cli.common import EXIT_INTERRUPTED, SlowProgress, complain
 from zonefs_py.cli.copy_files import (
     CopyFile,
     DescriptorTarget,
@@ -23,8 +23,9 @@ from zonefs_py.cli.copy_files import (
     open_source,
     plan_parts,
 )
-from zonefs_py.copy.jobs import CopyJobs, CopySource, Destination
-from zonefs_py.errors import UserError, describe_os_error
+from zonefs_py.cli.parameters import PATH, SIZE
+from zonefs_py.copy.jobs import CopyDestination, CopyJobs, CopySource
+from zonefs_py.errors import OptionError, UserError, describe_os_error
 
 LOOK_SECONDS = 0.1
 """How often the bar moves and Ctrl-C is looked for."""
@@ -40,8 +41,8 @@ class Outcome:
 
 
 @click.command(short_help="Copy files into zone files, out of them, or between them.")
-@click.argument("sources", metavar="SRC...", nargs=-1, required=True, type=click.Path())
-@click.argument("destination", metavar="DST", type=click.Path())
+@click.argument("sources", metavar="SRC...", nargs=-1, required=True, type=PATH)
+@click.argument("destination", metavar="DST", type=PATH)
 @click.option("--append", is_flag=True, help="Add to what DST has: to a sequential file, at its write pointer.")
 @click.option("--pad", is_flag=True, help="Fill the last block of each SRC with zeros, where DST is sequential.")
 @click.option("--throttle", type=SIZE, metavar="SIZE", help="Copy at most so much a second, such as 100M.")
@@ -62,7 +63,7 @@ def copy(
     Ctrl-C ends the copy; what was copied until then stays.
     """
     if throttle == 0:
-        raise UserError("--throttle: nothing can be copied at 0 bytes a second")
+        raise OptionError("--throttle: nothing can be copied at 0 bytes a second")
     target = examine(destination, missing_ok=True)
     parts = plan_parts([examine(source) for source in sources], target, append=append, pad=pad)
     total = sum(part.length for part in parts)
@@ -71,7 +72,7 @@ def copy(
     if outcome.problem is not None:
         raise UserError(f"{outcome.problem}; {so_far}")
     if outcome.interrupted:
-        click.echo(f"zonefs-py: interrupted: {printable(so_far)}", err=True)
+        complain("zonefs-py", f"interrupted: {so_far}")
         return EXIT_INTERRUPTED
     if verify:
         with SlowProgress(total, "Verifying") as progress:
@@ -98,7 +99,7 @@ def _copy_parts(parts: Sequence[Part], destination: CopyFile, total: int, thrott
             if interrupted.is_set():
                 return Outcome(before, interrupted=True)
             job = queue.submit(
-                CopySource(reader, 0, part.length), [Destination(target, part.offset)], throttle=throttle
+                CopySource(reader, 0, part.length), [CopyDestination(target, part.offset)], throttle=throttle
             )
             while (result := job.wait(LOOK_SECONDS)) is None:
                 progress(before + job.progress[0])

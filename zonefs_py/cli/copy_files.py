@@ -9,8 +9,9 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from zonefs_py.control.mounts import FILESYSTEM_TYPE, list_mounts
-from zonefs_py.errors import UserError, describe_os_error
+from zonefs_py.config import FILESYSTEM_TYPE
+from zonefs_py.control.mounts import list_mounts
+from zonefs_py.errors import UserError, describe_os_error, naming_errors
 from zonefs_py.units import MIB, SECTOR_SIZE
 
 BUFFER_SIZE = 1 * MIB
@@ -115,10 +116,11 @@ def open_source(source: CopyFile) -> int:
     descriptor = os.open(source.path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         # The file of a zone that is offline looks empty; only a read tells.
-        os.pread(descriptor, 1, 0)
-    except OSError as exc:
+        with naming_errors(source.path):
+            os.pread(descriptor, 1, 0)
+    except OSError:
         os.close(descriptor)
-        raise OSError(exc.errno, exc.strerror, source.path) from None
+        raise
     return descriptor
 
 
@@ -169,21 +171,21 @@ class DescriptorTarget:
         if os.fstat(source).st_dev == self._device:
             return os.copy_file_range(source, self._descriptor, length, source_offset, offset)
         view = self._buffer[: min(length, BUFFER_SIZE)]
-        done = read_padded(source, source_offset, view, self.block_size)
+        try:
+            done = read_padded(source, source_offset, view, self.block_size)
+        except OSError as exc:
+            raise UserError(f"the source cannot be read: {describe_os_error(exc)}") from exc
         return os.pwrite(self._descriptor, view[:done], offset) if done else 0
 
 
 def read_padded(descriptor: int, offset: int, view: memoryview, block_size: int) -> int:
     """Fill *view* with what is at *offset*; at the end of the file only whole blocks of it, with zeros behind the data.
 
-    Returns the bytes filled in, 0 at or past the end. Raises UserError where the file cannot be read.
+    Returns the bytes filled in, 0 at or past the end. Raises OSError.
     """
     done = 0
-    try:
-        while done < len(view) and (got := os.preadv(descriptor, [view[done:]], offset + done)):
-            done += got
-    except OSError as exc:
-        raise UserError(f"the source cannot be read: {describe_os_error(exc)}") from exc
+    while done < len(view) and (got := os.preadv(descriptor, [view[done:]], offset + done)):
+        done += got
     padding = min(-done % block_size, len(view) - done)
     view[done : done + padding] = bytes(padding)
     return done + padding
@@ -196,7 +198,8 @@ def compare(parts: Sequence[Part], destination: CopyFile, progress: Callable[[in
     """
     reader = os.open(destination.path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        os.fsync(reader)
+        with naming_errors(destination.path):
+            os.fsync(reader)
         os.posix_fadvise(reader, 0, 0, os.POSIX_FADV_DONTNEED)
         for part in parts:
             _compare_part(part, destination, reader, progress)
@@ -210,8 +213,10 @@ def _compare_part(part: Part, destination: CopyFile, reader: int, progress: Call
     try:
         for done in range(0, part.length, BUFFER_SIZE):
             length = min(BUFFER_SIZE, part.length - done)
-            read_padded(source, done, wanted[:length], destination.block_size)
-            found = read_padded(reader, part.offset + done, got[:length], 1)
+            with naming_errors(part.source.path):
+                read_padded(source, done, wanted[:length], destination.block_size)
+            with naming_errors(destination.path):
+                found = read_padded(reader, part.offset + done, got[:length], 1)
             if found < length or wanted[:length] != got[:length]:
                 same = next((i for i in range(found) if wanted[i] != got[i]), found)
                 raise UserError(

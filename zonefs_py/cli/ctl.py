@@ -10,21 +10,19 @@ import click
 
 from zonefs_py.cli.common import printable
 from zonefs_py.cli.limits import parse_settings
+from zonefs_py.cli.parameters import PATH, format_option
 from zonefs_py.cli.zone import parse_zones
 from zonefs_py.control.client import MountControl
 from zonefs_py.control.live import LOG_LEVELS
 from zonefs_py.units import format_size
 from zonefs_py.zone import ZoneCondition
 
-_FORMAT = click.option(
-    "--format", "format_name", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Output."
-)
 _OPERATIONS = ("reset", "open", "close", "finish")
 _CONDITIONS = {"readonly": ZoneCondition.READONLY, "offline": ZoneCondition.OFFLINE, "online": None}
 
 
 @click.group(short_help="Look at and steer a mount in use.")
-@click.argument("target", metavar="MOUNTPOINT|DEVICE", type=click.Path())
+@click.argument("target", metavar="MOUNTPOINT|DEVICE", type=PATH)
 @click.pass_context
 def ctl(context: click.Context, target: str) -> None:
     """Look at and steer a mount in use.
@@ -41,7 +39,7 @@ def _control(context: click.Context) -> MountControl:
 
 
 @ctl.command(short_help="Show numbers since the mount.")
-@_FORMAT
+@format_option("text", "json")
 @click.pass_context
 def stats(context: click.Context, format_name: str) -> None:
     """Show what was done through the mount since it was made, and what the daemon uses."""
@@ -58,7 +56,7 @@ def stats(context: click.Context, format_name: str) -> None:
 
 @ctl.command(short_help="Show the last refusals, with their rules.")
 @click.option("--last", type=click.IntRange(min=1), default=10, show_default=True, help="How many.")
-@_FORMAT
+@format_option("text", "json")
 @click.pass_context
 def why(context: click.Context, last: int, format_name: str) -> None:
     """Show what was refused last, which rule says so, and what to do instead. The newest comes last."""
@@ -112,7 +110,7 @@ def zone(context: click.Context, action: str, zones: tuple[str, ...]) -> None:
     Sizes of files follow at once, also in the kernel. readonly, offline and online make zones fail, and mend them.
     """
     control = _control(context)
-    numbers = parse_zones(zones, control.info()["device"]["nr_zones"])
+    numbers = parse_zones(zones, control.info()["device"]["nr_zones"], control.device)
     if action in _CONDITIONS:
         control.force_zones(*numbers, condition=_CONDITIONS[action])
     else:

@@ -59,6 +59,7 @@ def run_in_background(work: Callable[[Callable[[], None]], int]) -> None:
     """Run *work* in a daemon process, and return here when it calls the function that it is given: it is ready.
 
     *work* returns the daemon's exit status. Raises MountError with what went wrong if it ends before it is ready.
+    If Ctrl-C ends the waiting, the daemon's call raises MountError: it is to undo its work.
     """
     reader, writer = os.pipe()
     sys.stdout.flush()
@@ -88,7 +89,10 @@ def _be_daemon(work: Callable[[Callable[[], None]], int], writer: int) -> NoRetu
     def say_ready() -> None:
         nonlocal ready
         ready = True
-        os.write(writer, _READY)
+        try:
+            os.write(writer, _READY)
+        except BrokenPipeError:
+            raise MountError("who asked for the mount has gone away; unmounting") from None
         os.close(writer)
 
     status = 1

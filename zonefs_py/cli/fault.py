@@ -8,17 +8,18 @@ from typing import Any
 import click
 
 from zonefs_py.cli.common import printable
+from zonefs_py.cli.parameters import PATH, format_option
 from zonefs_py.control.client import MountControl
 from zonefs_py.device.fault_rules import FaultRule, parse_rule
 from zonefs_py.device.stack import read_scenario
-from zonefs_py.errors import UserError
+from zonefs_py.errors import OptionError, UserError
 
 _TEXTS = frozenset({"operation", "effect", "error", "name", "distribution"})
 _SPANS = frozenset({"zones", "source_zones", "blocks", "source_blocks"})
 
 
 @click.group(short_help="Add, list and remove faults of a mount in use.")
-@click.argument("target", metavar="MOUNTPOINT|DEVICE", type=click.Path())
+@click.argument("target", metavar="MOUNTPOINT|DEVICE", type=PATH)
 @click.pass_context
 def fault(context: click.Context, target: str) -> None:
     """Add, list and remove faults of a mount in use.
@@ -38,7 +39,7 @@ def _control(context: click.Context) -> MountControl:
 
 @fault.command(short_help="Add a rule, or those of a file.")
 @click.argument("words", metavar="[FIELD=VALUE]...", nargs=-1)
-@click.option("--file", "path", type=click.Path(), help="A rule file; all its rules are added, or none.")
+@click.option("--file", "path", type=PATH, help="A rule file; all its rules are added, or none.")
 @click.option("--sticky", is_flag=True, help="Strike without end, as count=null: once is the default.")
 @click.pass_context
 def add(context: click.Context, words: tuple[str, ...], path: str | None, sticky: bool) -> None:
@@ -56,20 +57,23 @@ def add(context: click.Context, words: tuple[str, ...], path: str | None, sticky
 
 
 def parse_words(words: tuple[str, ...], *, sticky: bool) -> FaultRule:
-    """Return the rule that *words* (``FIELD=VALUE``) describe. Raises UserError."""
+    """Return the rule that *words* (``FIELD=VALUE``) describe. Raises OptionError."""
     content: dict[str, Any] = {}
     for word in words:
         name, equals, text = word.partition("=")
         if not equals or not name:
-            raise UserError(f"{word!r} is not FIELD=VALUE")
+            raise OptionError(f"{word!r} is not FIELD=VALUE")
         if name in content:
-            raise UserError(f"{name} is given twice")
+            raise OptionError(f"{name} is given twice")
         content[name] = text if name in _TEXTS | _SPANS else _value(text)
     if sticky:
         if "count" in content:
-            raise UserError("--sticky and count= contradict each other: give one")
+            raise OptionError("--sticky and count= contradict each other: give one")
         content["count"] = None
-    return parse_rule(content)
+    try:
+        return parse_rule(content)
+    except UserError as exc:
+        raise OptionError(str(exc)) from None
 
 
 def _value(text: str) -> Any:
@@ -81,9 +85,7 @@ def _value(text: str) -> Any:
 
 
 @fault.command("list", short_help="List rules and calls that are stuck.")
-@click.option(
-    "--format", "format_name", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Output."
-)
+@format_option("text", "json")
 @click.pass_context
 def list_(context: click.Context, format_name: str) -> None:
     """List the rules, with how many calls each has matched and struck, and the calls that are stuck now."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 from dataclasses import replace
 from typing import Any
@@ -11,9 +10,10 @@ from typing import Any
 import click
 
 from zonefs_py import __version__
-from zonefs_py.cli.common import is_device, open_for_reading, printable, read_superblock
+from zonefs_py.cli.common import is_device, naming, open_for_reading, printable, read_superblock
+from zonefs_py.cli.parameters import PATH, format_option
+from zonefs_py.device.stack import can_be_written
 from zonefs_py.device.stack_spec import device_paths, parse_spec
-from zonefs_py.device.zone_files import DESCRIPTION_NAME
 from zonefs_py.fs.describe import describe_device, describe_format, info_document
 from zonefs_py.units import format_size
 
@@ -21,10 +21,8 @@ _SIZES = frozenset({"size", "zone_size", "zone_capacity"})
 
 
 @click.command(short_help="Show geometry, limits, format and mount of a device.")
-@click.argument("target", metavar="DEVICE|MOUNTPOINT", type=click.Path())
-@click.option(
-    "--format", "format_name", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Output."
-)
+@click.argument("target", metavar="DEVICE|MOUNTPOINT", type=PATH)
+@format_option("text", "json")
 def info(target: str, format_name: str) -> None:
     """Show geometry, limits, format and mount of a device.
 
@@ -39,12 +37,9 @@ def info(target: str, format_name: str) -> None:
 
 
 def _from_device(path: str) -> dict[str, Any]:
-    with open_for_reading(path) as device:
+    with naming(path), open_for_reading(path) as device:
         # We open it read-only, to look; what counts is whether others could write.
-        writable = all(
-            os.access(os.path.join(below, DESCRIPTION_NAME), os.W_OK, effective_ids=True)
-            for below in device_paths(parse_spec(path))
-        )
+        writable = all(map(can_be_written, device_paths(parse_spec(path))))
         info = replace(device.info, read_only=not writable)
         superblock = read_superblock(device)
         return info_document(

@@ -8,17 +8,16 @@ from typing import Any
 import click
 
 from zonefs_py.cli.common import is_device
+from zonefs_py.cli.parameters import PATH, format_option
 from zonefs_py.copy.limits import BYTE_LIMITS
-from zonefs_py.errors import UserError
-from zonefs_py.units import format_size, parse_size
+from zonefs_py.errors import OptionError, UserError
+from zonefs_py.units import format_size, parse_count, parse_size
 
 
 @click.command(short_help="Show or set the limits of a mount's copy path.")
-@click.argument("mountpoint", metavar="MOUNTPOINT", type=click.Path())
+@click.argument("mountpoint", metavar="MOUNTPOINT", type=PATH)
 @click.argument("settings", metavar="[NAME=VALUE]...", nargs=-1)
-@click.option(
-    "--format", "format_name", type=click.Choice(["table", "json"]), default="table", show_default=True, help="Output."
-)
+@format_option("table", "json")
 def limits(mountpoint: str, settings: tuple[str, ...], format_name: str) -> None:
     """Show or set the limits of a mount's copy path.
 
@@ -48,17 +47,17 @@ def limits(mountpoint: str, settings: tuple[str, ...], format_name: str) -> None
 
 
 def parse_settings(words: tuple[str, ...]) -> dict[str, int]:
-    """Return the numbers by name that *words* (``NAME=VALUE``) give. Raises UserError."""
+    """Return the numbers by name that *words* (``NAME=VALUE``) give. Raises OptionError."""
     values: dict[str, int] = {}
     for word in words:
         name, equals, text = word.partition("=")
         if not equals or not name:
-            raise UserError(f"{word!r} is not NAME=VALUE")
+            raise OptionError(f"{word!r} is not NAME=VALUE")
         if name in values:
-            raise UserError(f"{name} is given twice")
+            raise OptionError(f"{name} is given twice")
         try:
-            values[name] = parse_size(text) if name in BYTE_LIMITS else int(text)
+            values[name] = parse_size(text) if name in BYTE_LIMITS else parse_count(text)
         except ValueError:
             kind = "a size, such as 64M" if name in BYTE_LIMITS else "a number"
-            raise UserError(f"{name}: {text[:40]!r} is not {kind}") from None
+            raise OptionError(f"{name}: {text[:40]!r} is not {kind}") from None
     return values

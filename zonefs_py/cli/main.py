@@ -13,6 +13,7 @@ from zonefs_py.cli.common import run
 # name: (module, what --help says of it). The text stands here so that --help need not import the module.
 COMMANDS = {
     "create": ("zonefs_py.cli.create", "Make an emulated zoned device."),
+    "clone": ("zonefs_py.cli.clone", "Make an emulated device like another device."),
     "mkfs": ("zonefs_py.cli.mkfs", "Format a device with zonefs."),
     "mount": ("zonefs_py.cli.mount", "Mount a device."),
     "umount": ("zonefs_py.cli.umount", "Unmount a device."),

@@ -6,7 +6,8 @@ from uuid import UUID
 
 import click
 
-from zonefs_py.cli.common import SlowProgress, printable
+from zonefs_py.cli.common import SlowProgress, naming, printable
+from zonefs_py.cli.parameters import PATH, features_option, label_option
 from zonefs_py.config import FormatOptions, parse_format_options
 from zonefs_py.device.base import ZonedDevice
 from zonefs_py.device.stack import open_stack
@@ -18,17 +19,11 @@ from zonefs_py.zone import ZoneCondition
 
 
 @click.command(short_help="Format a device with zonefs.")
-@click.argument("device", type=click.Path())
+@click.argument("device", type=PATH)
 @click.option("-f", "--force", is_flag=True, help="Format even if the device holds something.")
 @click.option("-v", "--verbose", is_flag=True, help="Show the device and the new format.")
-@click.option(
-    "-o",
-    "features",
-    multiple=True,
-    metavar="FEATURES",
-    help="Comma-separated: aggr_cnv, uid=N, gid=N, perm=OCTAL.",
-)
-@click.option("-L", "label", default="", metavar="LABEL", help="Name of the file system, at most 63 bytes.")
+@features_option
+@label_option("-L")
 def mkfs(device: str, force: bool, verbose: bool, features: tuple[str, ...], label: str) -> None:
     """Format a device with zonefs.
 
@@ -52,7 +47,7 @@ def make_filesystem(path: str, features: tuple[str, ...], label: str, *, force: 
     options = FormatOptions(label=label)
     for text in features:
         options = parse_format_options(text, options)
-    with open_stack(path) as device:
+    with naming(path), open_stack(path) as device:
         if not force and (content := find_content(device)) is not None:
             raise UserError(f"{path} holds {content}; -f formats it all the same")
         with SlowProgress(device.info.nr_zones, "resetting zones") as progress:

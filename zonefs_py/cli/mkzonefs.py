@@ -9,21 +9,16 @@ import click
 from zonefs_py import __version__
 from zonefs_py.cli.common import run
 from zonefs_py.cli.mkfs import make_filesystem
+from zonefs_py.cli.parameters import PATH, features_option, label_option
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, "-V", "--version", prog_name="mkzonefs", message="%(prog)s (zonefs-py) %(version)s")
 @click.option("-v", "verbose", is_flag=True, help="Verbose output.")
 @click.option("-f", "force", is_flag=True, help="Overwrite an existing format on the device.")
-@click.option("-L", "label", default="", metavar="LABEL", help="Label (volume name), at most 63 bytes.")
-@click.option(
-    "-o",
-    "features",
-    multiple=True,
-    metavar="FEATURES",
-    help="Comma-separated: aggr_cnv, uid=N, gid=N, perm=OCTAL.",
-)
-@click.argument("device", type=click.Path())
+@label_option("-L")
+@features_option
+@click.argument("device", type=PATH)
 def mkzonefs(device: str, force: bool, verbose: bool, features: tuple[str, ...], label: str) -> None:
     """Format a device with zonefs.
 

@@ -9,12 +9,14 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import click
 
+from zonefs_py.cli.common import complain
 from zonefs_py.cli.daemon import LEVELS, run_in_background, set_up_logging
+from zonefs_py.cli.parameters import PATH, mount_options_option
 from zonefs_py.config import (
+    FILESYSTEM_TYPE,
     ErrorsPolicy,
     MountOptions,
     MountRequest,
@@ -22,14 +24,10 @@ from zonefs_py.config import (
     parse_mount_options,
 )
 from zonefs_py.control.client import ask
-from zonefs_py.control.mounts import FILESYSTEM_TYPE, MountEntry, find_mount
-from zonefs_py.device.fault import FaultDevice
-from zonefs_py.device.stack import absolute_text, open_stack
-from zonefs_py.errors import MountError, SuperblockError, UserError, describe_os_error, is_disconnected
-
-if TYPE_CHECKING:
-    from zonefs_py.device.base import ZonedDevice
-    from zonefs_py.fs.filesystem import Filesystem
+from zonefs_py.control.mounts import MountEntry, find_mount
+from zonefs_py.control.socket_path import remove_dead_socket
+from zonefs_py.device.stack import absolute_path, absolute_text
+from zonefs_py.errors import MountError, UserError, describe_os_error, is_disconnected
 
 log = logging.getLogger(__name__)
 
@@ -47,11 +45,11 @@ class MountCommand:
 
 
 @click.command(short_help="Mount a device.")
-@click.argument("device", type=click.Path())
-@click.argument("mountpoint", metavar="DIR", type=click.Path())
+@click.argument("device", type=PATH)
+@click.argument("mountpoint", metavar="DIR", type=PATH)
 @click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground and log to stderr.")
-@click.option("-o", "options", multiple=True, metavar="OPTIONS", help="Mount options, separated by commas.")
-@click.option("--log-file", type=click.Path(), help="Where the log goes; the journal, if there is one, by default.")
+@mount_options_option
+@click.option("--log-file", type=PATH, help="Where the log goes; the journal, if there is one, by default.")
 @click.option("--log-level", type=click.Choice(LEVELS), default="info", show_default=True)
 def mount(
     device: str, mountpoint: str, foreground: bool, options: tuple[str, ...], log_file: str | None, log_level: str
@@ -67,6 +65,7 @@ def mount(
       ro, rw           read-only or read-write (rw)
     and for FUSE:
       allow_other, noallow_other   other users may use the mount (root's: yes, others': no)
+      passthrough=auto|on|off   the kernel serves reads from the zones' files itself: if it can, or must, or not
       explain          log every refusal, with its rule and what to do instead
       allow_root, log=FILE, nosuid, nodev, noexec and other flags of mount(8)
     """
@@ -81,9 +80,9 @@ def run_mount(command: MountCommand) -> int:
         return 0
     log_file = command.log_file or request.log_file
     if log_file is not None:
-        log_file = os.path.abspath(log_file)
+        log_file = absolute_path(log_file)
         request = replace(request, log_file=log_file)
-    command = replace(command, device=absolute_text(command.device), mountpoint=os.path.abspath(command.mountpoint))
+    command = replace(command, device=absolute_text(command.device), mountpoint=os.path.realpath(command.mountpoint))
     prepare_mountpoint(command.mountpoint)
     _check_fuse()
     if command.foreground:
@@ -101,19 +100,14 @@ def run_mount(command: MountCommand) -> int:
 def serve_mount(command: MountCommand, request: MountRequest, say_ready: Callable[[], None]) -> int:
     """Mount and serve in this process until the end; return its exit status."""
     from zonefs_py.control import server
+    from zonefs_py.fs.opening import open_filesystem
     from zonefs_py.fuse.door import libfuse_version
     from zonefs_py.fuse.serve import serve
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    # A place for faults that are added later: without any, calls go to the device as if it were not there.
-    device = FaultDevice.over(open_stack(command.device, read_only=request.filesystem.read_only))
-    try:
-        filesystem = _read_filesystem(device, request)
-    except BaseException:
-        device.close()
-        raise
+    filesystem = open_filesystem(command.device, request.filesystem, faults=True)
     filesystem.refusals.logs = request.fuse.explain
     control: list[server.ControlServer] = []
 
@@ -121,10 +115,11 @@ def serve_mount(command: MountCommand, request: MountRequest, say_ready: Callabl
         now = filesystem.options
         return format_mount_options(replace(request, filesystem=replace(now, read_only=filesystem.read_only)))
 
-    def on_ready() -> None:
+    def on_ready(no_passthrough: str | None) -> None:
+        why = {} if no_passthrough is None else {"no_passthrough_because": no_passthrough}
         fuse = {
             "versions": {"libfuse": libfuse_version()},
-            "capabilities": {"passthrough": False, "copy_file_range": True},
+            "capabilities": {"passthrough": no_passthrough is None, **why, "copy_file_range": True},
         }
         control.append(server.start(filesystem, command.mountpoint, options, fuse))
         log.info("%s: mounted at %s (%s)", command.device, command.mountpoint, options())
@@ -140,15 +135,6 @@ def serve_mount(command: MountCommand, request: MountRequest, say_ready: Callabl
     return 0 if healthy else 1
 
 
-def _read_filesystem(device: ZonedDevice, request: MountRequest) -> Filesystem:
-    from zonefs_py.fs.filesystem import Filesystem
-
-    try:
-        return Filesystem(device, request.filesystem)
-    except SuperblockError as exc:
-        raise SuperblockError(f"{device.info.name}: {exc}; 'zonefs-py mkfs' formats a device") from None
-
-
 def prepare_mountpoint(mountpoint: str) -> None:
     """See that something can be mounted at *mountpoint*, an absolute path; clean up what a dead daemon left there.
 
@@ -158,8 +144,8 @@ def prepare_mountpoint(mountpoint: str) -> None:
     if entry is not None and entry.type == FILESYSTEM_TYPE:
         if not is_stale(mountpoint):
             raise MountError(f"{mountpoint} is busy: {entry.source} is mounted there")
-        unmount(entry, lazy=True)
-        click.echo(f"zonefs-py: {mountpoint}: cleaned up after a daemon that had died", err=True)
+        clean_up(entry)
+        complain("zonefs-py", f"{mountpoint}: cleaned up after a daemon that had died")
     try:
         os.listdir(mountpoint)
     except FileNotFoundError:
@@ -176,6 +162,12 @@ def is_stale(mountpoint: str) -> bool:
     except OSError as exc:
         return is_disconnected(exc)
     return False
+
+
+def clean_up(entry: MountEntry) -> None:
+    """Remove a stale mount, and what its daemon left. Raises MountError."""
+    remove_dead_socket(entry)
+    unmount(entry, lazy=True)
 
 
 def unmount(entry: MountEntry, *, lazy: bool) -> None:

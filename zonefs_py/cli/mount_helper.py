@@ -12,22 +12,25 @@ from pathlib import Path
 
 import click
 
-from zonefs_py.cli.common import run
+from zonefs_py.cli.common import EXIT_FAILURE, EXIT_USAGE, run
 from zonefs_py.cli.mount import MountCommand, run_mount
-from zonefs_py.config import parse_mount_options
-from zonefs_py.control.mounts import FILESYSTEM_TYPE
-from zonefs_py.errors import UserError
+from zonefs_py.cli.parameters import PATH, mount_options_option
+from zonefs_py.config import FILESYSTEM_TYPE, parse_mount_options
+from zonefs_py.errors import OptionError, UserError
+
+_MOUNT_STATUSES = {EXIT_USAGE: 1, EXIT_FAILURE: 32}
+"""What mount(8) calls a wrong call, and a mount that failed."""
 
 PROGRAM = f"mount.{FILESYSTEM_TYPE}"
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("device", type=click.Path())
-@click.argument("mountpoint", metavar="DIR", type=click.Path())
+@click.argument("device", type=PATH)
+@click.argument("mountpoint", metavar="DIR", type=PATH)
 @click.option("-f", "fake", is_flag=True, help="Check the arguments, but do not mount.")
 @click.option("-n", "no_mtab", is_flag=True, help="Nothing: /etc/mtab is the kernel's own today.")
 @click.option("-v", "verbose", is_flag=True, help="Say what is done.")
-@click.option("-o", "options", multiple=True, metavar="OPTIONS", help="Mount options, separated by commas.")
+@mount_options_option
 @click.option(
     "-t", "type_name", metavar="TYPE", help=f"The type that mount(8) was given; only {FILESYSTEM_TYPE} is right."
 )
@@ -42,7 +45,7 @@ def helper(
 ) -> int:
     """Mount DEVICE at DIR, as mount(8) asks."""
     if type_name not in (None, FILESYSTEM_TYPE):
-        raise UserError(f"type {type_name}: this helper mounts {FILESYSTEM_TYPE} only")
+        raise OptionError(f"type {type_name}: this helper mounts {FILESYSTEM_TYPE} only")
     parse_mount_options(",".join(options))
     if verbose:
         click.echo(f"{PROGRAM}: {device} at {mountpoint}")
@@ -52,12 +55,13 @@ def helper(
 
 
 def main() -> None:
-    """Entry point of the console script."""
-    sys.exit(run(helper, PROGRAM))
+    """Entry point of the console script. The exit status is one that mount(8) gives to its own caller."""
+    status = run(helper, PROGRAM)
+    sys.exit(_MOUNT_STATUSES.get(status, status))
 
 
 @click.command(short_help="Make 'mount -t fuse.zonefs-py' work.")
-@click.option("--directory", type=click.Path(), default="/sbin", show_default=True, help="Where mount(8) looks.")
+@click.option("--directory", type=PATH, default="/sbin", show_default=True, help="Where mount(8) looks.")
 @click.option("--remove", is_flag=True, help="Take the link away again.")
 def install_mount_helper(directory: str, remove: bool) -> None:
     """Link mount.fuse.zonefs-py into /sbin, where mount(8) looks, so that fstab lines work. Needs root."""

@@ -10,7 +10,8 @@ from typing import Any
 
 import click
 
-from zonefs_py.cli.common import is_device, open_for_reading, read_superblock
+from zonefs_py.cli.common import is_device, naming, open_for_reading, read_superblock
+from zonefs_py.cli.parameters import PATH
 from zonefs_py.fs.describe import describe_zones, report_document
 from zonefs_py.units import SECTOR_SIZE, format_size
 from zonefs_py.zone import CONDITION_NAMES, TYPE_NAMES
@@ -29,7 +30,7 @@ _TABLE = "{:>7}  {:<26}  {:<17}  {:>12}  {:>10}  {:>10}  {:>13}  {}"
 
 
 @click.command(short_help="List the zones of a device.")
-@click.argument("target", metavar="DEVICE|MOUNTPOINT", type=click.Path())
+@click.argument("target", metavar="DEVICE|MOUNTPOINT", type=PATH)
 @click.option(
     "--format",
     "format_name",
@@ -52,7 +53,7 @@ def report(target: str, format_name: str) -> None:
 def _from_device(path: str) -> tuple[str, Iterable[Row]]:
     from zonefs_py.fs.layout import file_names
 
-    with open_for_reading(path) as device:
+    with naming(path), open_for_reading(path) as device:
         zones = device.report_zones()
         superblock = read_superblock(device)
         name = device.info.name

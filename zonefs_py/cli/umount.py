@@ -8,16 +8,18 @@ import select
 
 import click
 
-from zonefs_py.cli.mount import is_stale, unmount
+from zonefs_py.cli.mount import clean_up, is_stale, unmount
+from zonefs_py.cli.parameters import PATH
+from zonefs_py.config import FILESYSTEM_TYPE
 from zonefs_py.control.client import ask_daemon
-from zonefs_py.control.mounts import FILESYSTEM_TYPE, MountEntry, find_mount
+from zonefs_py.control.mounts import MountEntry, find_mount
 from zonefs_py.errors import MountError
 
 PATIENCE_SECONDS = 120
 
 
 @click.command(short_help="Unmount a device.")
-@click.argument("mountpoint", metavar="DIR", type=click.Path())
+@click.argument("mountpoint", metavar="DIR", type=PATH)
 @click.option("-l", "--lazy", is_flag=True, help="Detach now, even if files are open; the daemon ends when they close.")
 def umount(mountpoint: str, lazy: bool) -> None:
     """Unmount what is mounted at the directory DIR.
@@ -31,7 +33,7 @@ def umount(mountpoint: str, lazy: bool) -> None:
     if entry.type != FILESYSTEM_TYPE:
         raise MountError(f"{mountpoint} is a mount of type {entry.type}, not of zonefs-py")
     if is_stale(entry.mountpoint):
-        unmount(entry, lazy=True)
+        clean_up(entry)
         return
     daemon = _open_daemon(entry)
     with contextlib.suppress(MountError):

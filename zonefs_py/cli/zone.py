@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import click
 
-from zonefs_py.cli.common import is_device, read_superblock
+from zonefs_py.cli.common import check_unmounted, is_device, naming, read_superblock
+from zonefs_py.cli.parameters import PATH
 from zonefs_py.device.base import ZonedDevice
 from zonefs_py.device.stack import open_stack
-from zonefs_py.errors import DeviceError, UserError
+from zonefs_py.errors import DeviceError, OptionError, UserError
 from zonefs_py.zone import ACTIVE_CONDITIONS, CONDITION_NAMES, OPEN_CONDITIONS, Zone, ZoneCondition, ZoneOp
 
 _BROKEN = frozenset({ZoneCondition.READONLY, ZoneCondition.OFFLINE})
@@ -44,22 +45,22 @@ def zone() -> None:
     """
 
 
-def parse_zones(words: tuple[str, ...], nr_zones: int) -> list[int]:
+def parse_zones(words: Iterable[str], nr_zones: int, device: str) -> list[int]:
     """Return the zone numbers that *words* name (``7``, ``8-15``), without repetition, in the order given.
 
-    Raises UserError for what is not a number, or not a zone of a device with *nr_zones* zones.
+    Raises OptionError for what is not a number, UserError for no zone of *device*, which has *nr_zones*.
     """
     numbers: dict[int, None] = {}
     for word in words:
         first, dash, last = word.partition("-")
         texts = (first, last) if dash else (first, first)
         if not all(text.isascii() and text.isdecimal() for text in texts):
-            raise UserError(f"{word!r} is not a zone: write a number, or a range such as 8-15")
+            raise OptionError(f"{word!r} is not a zone: write a number, or a range such as 8-15")
         low, high = (int(text) if len(text) < 19 else nr_zones for text in texts)
         if low > high:
-            raise UserError(f"{word!r} is not a zone: the range runs backwards")
+            raise OptionError(f"{word!r} is not a zone: the range runs backwards")
         if high >= nr_zones:
-            raise UserError(f"there is no zone {word}: the device has zones 0 to {nr_zones - 1}")
+            raise UserError(f"{device}: there is no zone {word}: the device has zones 0 to {nr_zones - 1}")
         numbers.update(dict.fromkeys(range(low, high + 1)))
     return list(numbers)
 
@@ -71,40 +72,42 @@ def _check_selection(zones: tuple[str, ...], all_zones: bool) -> None:
 
 def _manage(op: ZoneOp, path: str, words: tuple[str, ...], *, all_zones: bool, force: bool) -> None:
     _check_selection(words, all_zones)
-    if not is_device(path):
-        raise UserError(f"{path} is a mount point: unmount it, and give the device")
-    with open_stack(path) as device:
+    check_unmounted(path)
+    with naming(path), open_stack(path) as device:
         zones = device.report_zones()
         formatted = read_superblock(device) is not None
         if all_zones:
             first = 1 if formatted and not force else 0
             chosen = [zone for zone in zones[first:] if not zone.is_conventional and zone.condition in _USEFUL[op]]
         else:
-            chosen = [zones[number] for number in parse_zones(words, len(zones))]
+            chosen = [zones[number] for number in parse_zones(words, len(zones), path)]
             for zone in chosen:
-                _check_manageable(op, zone)
+                _check_manageable(op, zone, path)
             if formatted and not force and 0 in (zone.number for zone in chosen):
-                raise UserError("zone 0 holds the superblock of a zonefs; -f does it all the same")
+                raise UserError(f"{path}: zone 0 holds the superblock of a zonefs; -f does it all the same")
         for done, zone in enumerate(chosen):
             try:
                 device.zone_mgmt(op, zone.number)
             except DeviceError as exc:
-                raise UserError(f"{exc}; {done} of {len(chosen)} zones were done before") from exc
+                raise UserError(f"{path}: {exc}; {done} of {len(chosen)} zones were done before") from exc
         device.flush()
 
 
-def _check_manageable(op: ZoneOp, zone: Zone) -> None:
+def _check_manageable(op: ZoneOp, zone: Zone, device: str) -> None:
     if zone.is_conventional:
-        raise UserError(f"zone {zone.number} is conventional: it has no write pointer to {op.name.lower()}")
+        raise UserError(f"{device}: zone {zone.number} is conventional: it has no write pointer to {op.name.lower()}")
     if zone.condition in _BROKEN:
-        raise UserError(f"zone {zone.number} is {CONDITION_NAMES[zone.condition]}; 'zone online' brings it back")
+        raise UserError(
+            f"{device}: zone {zone.number} is {CONDITION_NAMES[zone.condition]};"
+            " 'zone online' brings it back if the device is emulated"
+        )
 
 
 def _force(name: str, target: str, words: tuple[str, ...], *, all_zones: bool) -> None:
     _check_selection(words, all_zones)
     condition = _FORCED[name]
     if is_device(target):
-        with open_stack(target) as device:
+        with naming(target), open_stack(target) as device:
             _force_on_device(device, condition, words, all_zones=all_zones)
     else:
         _force_on_mount(target, condition, words, all_zones=all_zones)
@@ -114,7 +117,7 @@ def _force_on_device(
     device: ZonedDevice, condition: ZoneCondition | None, words: tuple[str, ...], *, all_zones: bool
 ) -> None:
     nr_zones = device.info.nr_zones
-    device.force_conditions(range(nr_zones) if all_zones else parse_zones(words, nr_zones), condition)
+    device.force_conditions(range(nr_zones) if all_zones else parse_zones(words, nr_zones, device.info.name), condition)
 
 
 def _force_on_mount(
@@ -123,14 +126,14 @@ def _force_on_mount(
     from zonefs_py.control.client import ask
 
     nr_zones = ask(mountpoint, {"request": "info"})["device"]["nr_zones"]
-    numbers = list(range(nr_zones)) if all_zones else parse_zones(words, nr_zones)
+    numbers = list(range(nr_zones)) if all_zones else parse_zones(words, nr_zones, mountpoint)
     name = None if condition is None else CONDITION_NAMES[condition]
     ask(mountpoint, {"request": "force-condition", "zones": numbers, "condition": name})
 
 
 def _add(name: str, metavar: str, callback: Callable[..., None], *options: click.Parameter) -> None:
     parameters = [
-        click.Argument(["target"], metavar=metavar, type=click.Path()),
+        click.Argument(["target"], metavar=metavar, type=PATH),
         click.Argument(["zones"], metavar="[ZONE]...", nargs=-1),
         click.Option(["--all", "all_zones"], is_flag=True, help="All zones for which it means something."),
         *options,

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from zonefs_py.control.mounts import FILESYSTEM_TYPE, MountEntry, find_mount, find_mounts_of
+from zonefs_py.config import FILESYSTEM_TYPE
+from zonefs_py.control.mounts import MountEntry, find_mount, find_mounts_of
 from zonefs_py.control.socket_path import check_runtime_directory, runtime_directory, socket_path
 from zonefs_py.device.fault_rules import FaultRule, describe_rule
 from zonefs_py.device.stack import read_scenario

@@ -8,10 +8,9 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+from zonefs_py.config import FILESYSTEM_TYPE
 from zonefs_py.device.stack_spec import device_paths, parse_spec
 from zonefs_py.errors import UserError
-
-FILESYSTEM_TYPE = "fuse.zonefs-py"
 
 _ESCAPE = re.compile(rb"\\([0-7]{3})")
 
@@ -52,12 +51,13 @@ def list_mounts() -> list[MountEntry]:
 
 
 def find_mount(mountpoint: str) -> MountEntry | None:
-    """Return the topmost mount at *mountpoint*, whatever its type; None if nothing is mounted there."""
-    # Only the parent may be resolved: the mount itself may be dead, and a look at it would fail.
-    parent, name = os.path.split(os.path.abspath(mountpoint))
-    real = os.path.join(os.path.realpath(parent), name)
-    candidates = {real} if os.path.islink(real) is False else {os.path.realpath(real)}
-    found = [entry for entry in list_mounts() if entry.mountpoint in candidates]
+    """Return the topmost mount at *mountpoint*, whatever its type; None if nothing is mounted there.
+
+    Links and ``..`` are followed as the kernel does. The mount may be dead.
+    """
+    # Not strict: what cannot be looked at, such as a dead mount, counts as no link.
+    real = os.path.realpath(mountpoint)
+    found = [entry for entry in list_mounts() if entry.mountpoint == real]
     return found[-1] if found else None
 
 

@@ -7,7 +7,6 @@ it is answered with an error, or the connection is closed.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import logging
 import os
@@ -16,16 +15,16 @@ import socket
 import socketserver
 import struct
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 from zonefs_py import __version__
-from zonefs_py.config import ErrorsPolicy
+from zonefs_py.config import FILESYSTEM_TYPE, ErrorsPolicy
 from zonefs_py.control import live
-from zonefs_py.control.mounts import FILESYSTEM_TYPE, MountEntry, find_mount
-from zonefs_py.control.socket_path import make_runtime_directory, socket_path
+from zonefs_py.control.mounts import MountEntry, find_mount
+from zonefs_py.control.socket_path import make_runtime_directory, socket_path, sockets_locked
 from zonefs_py.errors import MountError, UserError, ZonefsError
 from zonefs_py.fs.describe import (
     describe_device,
@@ -173,17 +172,6 @@ class Control:
     }
 
 
-@contextlib.contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    """Hold off other daemons that make or remove sockets in *directory*."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
 class _Connection(socketserver.StreamRequestHandler):
     timeout = IDLE_SECONDS
 
@@ -214,7 +202,7 @@ class ControlServer(socketserver.ThreadingUnixStreamServer):
     def __init__(self, path: Path, control: Control) -> None:
         self._path = path
         self._control = control
-        with _locked(path.parent):
+        with sockets_locked(path.parent):
             path.unlink(missing_ok=True)
             before = os.umask(0o177)
             try:
@@ -240,7 +228,7 @@ class ControlServer(socketserver.ThreadingUnixStreamServer):
         self.socket.shutdown(socket.SHUT_RDWR)
         waiter.join()
         self.server_close()
-        with _locked(self._path.parent), contextlib.suppress(FileNotFoundError):
+        with sockets_locked(self._path.parent), contextlib.suppress(FileNotFoundError):
             # The kernel may have given our mount's device number, and so this name, to a new mount already.
             if self._path.lstat().st_ino == self._inode:
                 self._path.unlink()

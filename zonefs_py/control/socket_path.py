@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 from zonefs_py.control.mounts import MountEntry
@@ -37,6 +40,30 @@ def make_runtime_directory() -> Path:
     directory.mkdir(mode=0o700, exist_ok=True)
     check_runtime_directory(directory, uid)
     return directory
+
+
+@contextlib.contextmanager
+def sockets_locked(directory: Path) -> Iterator[None]:
+    """Hold off others that make or remove sockets in *directory*. Raises OSError."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def remove_dead_socket(mount: MountEntry) -> None:
+    """Remove what the daemon of *mount*, which has died, left of its control socket.
+
+    To be called while *mount* is still there: afterwards a new mount may get its device number, and so its socket's
+    name. Does nothing where the socket is not there or not ours to remove; it is in the way of nobody.
+    """
+    path = socket_path(mount)
+    with contextlib.suppress(OSError, MountError):
+        check_runtime_directory(path.parent, mount.user_id)
+        with sockets_locked(path.parent):
+            path.unlink()
 
 
 def socket_path(mount: MountEntry) -> Path:

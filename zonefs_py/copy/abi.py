@@ -12,9 +12,13 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from zonefs_py.errors import InvalidRequest
+from zonefs_py.units import GIB
 
 MAX_RANGES = 510
 """A command's size has 14 bits."""
+
+MAX_TOTAL_BYTES = GIB
+"""Bytes of all ranges of one copy: as for copy_file_range, since a signal waits for the end of it."""
 
 AT_WRITE_POINTER = (1 << 64) - 1
 

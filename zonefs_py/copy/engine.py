@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
 from enum import Enum
 from itertools import groupby
 from typing import NamedTuple
@@ -59,7 +59,13 @@ class CopyCounters:
 
     def __add__(self, more: CopyCounters) -> CopyCounters:
         """Return both together."""
-        return CopyCounters(*map(sum, zip(astuple(self), astuple(more), strict=True)))
+        return CopyCounters(
+            self.copies + more.copies,
+            self.commands + more.commands,
+            self.bytes + more.bytes,
+            self.errors + more.errors,
+            self.nanoseconds + more.nanoseconds,
+        )
 
 
 @dataclass(frozen=True)
@@ -175,6 +181,13 @@ class CopyEngine:
             joined.append(Step(engine, tuple(ranges)))
         return joined
 
+    def waits(self, ranges: Sequence[CopyRange]) -> bool:
+        """Whether a copy of *ranges* now may wait for a disk, or takes its time because data is moved by us."""
+        return any(
+            engine is Engine.EMULATE or self._device.copy_waits(pieces, _METHODS[engine])
+            for engine, pieces in self.plan(ranges)
+        )
+
     def copy(self, ranges: Sequence[CopyRange]) -> CopyResult:
         """Copy *ranges* in order, whose destinations follow each other; never raises DeviceError.
 
@@ -194,13 +207,6 @@ class CopyEngine:
             for engine, more in tally.items():
                 self._counters[engine] += more
         return replace(result, completed=completed)
-
-    def copy_now(self, ranges: Sequence[CopyRange]) -> CopyResult | None:
-        """Do `copy` if the device does it without a wait for a disk; else return None, and nothing is done."""
-        for engine, pieces in self.plan(ranges):
-            if engine is Engine.EMULATE or any(self._device.copy_waits(*piece, _METHODS[engine]) for piece in pieces):
-                return None
-        return self.copy(ranges)
 
     def _copy_as_planned(self, ranges: Sequence[CopyRange], tally: dict[Engine, CopyCounters]) -> CopyResult:
         # Before the choice: what is chosen for one table of a stack must not be done under another.

@@ -60,7 +60,7 @@ class CopyTarget(Protocol):
         """
 
 
-class Destination(NamedTuple):
+class CopyDestination(NamedTuple):
     """Where to copy to: an offset in a target, or its end (None)."""
 
     target: CopyTarget
@@ -84,7 +84,7 @@ class CopyJob:
     def __init__(
         self,
         source: CopySource,
-        destinations: tuple[Destination, ...],
+        destinations: tuple[CopyDestination, ...],
         state: JobState,
         changed: threading.Condition,
         clock: Callable[[], float],
@@ -166,7 +166,7 @@ class CopyJobs:
     def submit(
         self,
         source: CopySource | None,
-        destinations: Sequence[Destination],
+        destinations: Sequence[CopyDestination],
         *,
         throttle: int | None = None,
         piece_size: int = PIECE_SIZE,
@@ -200,7 +200,7 @@ class CopyJobs:
         return job
 
     @staticmethod
-    def _check(source: CopySource | None, destinations: tuple[Destination, ...]) -> CopySource:
+    def _check(source: CopySource | None, destinations: tuple[CopyDestination, ...]) -> CopySource:
         if source is None:
             raise InvalidRequest("a copy without a source")
         if not destinations:

@@ -39,6 +39,8 @@ class ZonedDevice(ABC):
     def read(self, offset: int, length: int) -> bytes:
         """Return exactly *length* bytes at *offset*; what was never written reads as zeros.
 
+        But behind the write pointer of a sequential zone a block device may give anything, or an error.
+
         Raises DeviceError; nothing is known about the data then.
         """
 
@@ -111,12 +113,29 @@ class ZonedDevice(ABC):
         """
         raise ValueError(f"{self.info.name} cannot copy by {method.value}")
 
-    def copy_waits(self, source: int, destination: int, length: int, method: CopyMethod) -> bool:
+    def copy_waits(self, ranges: Sequence[CopyRange], method: CopyMethod) -> bool:
         """Whether `copy` with these arguments may wait for a disk, as far as that is known beforehand.
 
         A device that cannot tell says yes.
         """
         return True
+
+    def write_bytes(self, offset: int, data: bytes | bytearray | memoryview) -> None:
+        """Write *data*, of any length, at any *offset* in conventional zones.
+
+        Where a block is written in part, the rest of it is written as it was read; a device that can write single
+        bytes does that instead. Raises DeviceError; some of *data* may be written then.
+        """
+        block = self.info.block_size
+        before = offset % block
+        end = offset + len(data)
+        after = -end % block
+        if before or after:
+            # As the page cache would do it for the kernel.
+            head = self.read(offset - before, block)[:before] if before else b""
+            tail = self.read(end + after - block, block)[block - after :] if after else b""
+            data = head + data + tail
+        self.write(offset - before, data)
 
     def backing_descriptor(self, number: int) -> int | None:
         """Return a new descriptor, the caller's to close, of a file that is zone *number*; None if there is none.
@@ -137,6 +156,15 @@ class ZonedDevice(ABC):
         It is called in any thread, with no lock held, after the fact and before the call that led to it returns. There
         is one watcher; None: no more. A device without backing files never calls.
         """
+
+    def copy_out(self, number: int, length: int, descriptor: int, progress: Callable[[int], None]) -> bool:
+        """Copy the first *length* bytes of zone *number* into a file of the host, without their passing through us.
+
+        *descriptor* is the file, open for writing; it holds nothing but zeros. Zeros may stay holes, so that the file
+        may end before *length*. *progress* is called with the bytes done. Returns whether that was done; if not, the
+        device or the host cannot: `read_into` can. Raises DeviceError, and OSError if the file cannot take it.
+        """
+        return False
 
     def force_conditions(self, numbers: Iterable[int], condition: ZoneCondition | None) -> None:
         """Make zones READONLY or OFFLINE for good, as a failing drive does; None: back to normal.

@@ -20,6 +20,8 @@ BLOCK_SIZES = (512, 4096)
 SUPERBLOCK_SIZE = 4096
 MAX_ZONES = 10_000_000
 MAX_SIZE = 1 << 60
+MAX_FILE_SIZE = 64 * 1024 * 1024
+"""Bytes of device.json."""
 
 _FORCED = {CONDITION_NAMES[c]: c for c in (ZoneCondition.READONLY, ZoneCondition.OFFLINE)}
 

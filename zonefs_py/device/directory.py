@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import stat
 import uuid
-from collections.abc import Callable, Container
+from collections.abc import Callable
 from pathlib import Path
 
 from zonefs_py.device import host_copy
+from zonefs_py.device.building import build_device, check_not_replaced, finish_replacement, make_zone_file
 from zonefs_py.device.conditions import ZoneConditions
-from zonefs_py.device.description import DeviceDescription, check_description, parse_description
+from zonefs_py.device.description import MAX_FILE_SIZE, DeviceDescription, parse_description
+from zonefs_py.device.directory_lock import lock_directory
 from zonefs_py.device.emulated import EmulatedDevice, make_info
-from zonefs_py.device.zone_files import DESCRIPTION_NAME, DirectoryStore, write_description, zone_file_name
-from zonefs_py.errors import DeviceFormatError, DeviceInUse, DeviceReadOnly, UserError, ZonefsError
+from zonefs_py.device.host_files import read_small_file
+from zonefs_py.device.zone_files import DESCRIPTION_NAME, DirectoryStore, zone_file_name
+from zonefs_py.errors import DeviceFormatError, DeviceReadOnly, ZonefsError
 from zonefs_py.units import round_down
 from zonefs_py.zone import Geometry
 
 log = logging.getLogger(__name__)
-
-MAX_DESCRIPTION_SIZE = 64 * 1024 * 1024
 
 
 def create_device(
@@ -32,113 +32,32 @@ def create_device(
     serial: str | None = None,
     force: bool = False,
     progress: Callable[[int], None] | None = None,
+    profile: str = "",
 ) -> None:
     """Make an emulated device in the directory *path*, which is made too if it is missing.
 
     A directory that is not empty is refused; with *force* an emulated device in it is replaced, but anything else
-    is still refused. device.json is written last: a creation that was cut short leaves no device. *progress* is
-    called with the number of zones made so far. Raises UserError, OSError.
+    is still refused. If it fails, everything is as it was before: nothing, or the old device, untouched. *profile* is
+    the name of a drive that it is like. *progress* is called with the number of zones made so far. Raises UserError,
+    OSError.
     """
-    path = Path(path)
     description = DeviceDescription(
         geometry,
         max_open_zones=max_open_zones,
         max_active_zones=max_active_zones,
-        serial=serial if serial is not None else uuid.uuid4().hex[:16],
+        serial=new_serial() if serial is None else serial,
+        profile=profile,
     )
-    check_description(description)
-    made = _make_directory(path)
-    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        _lock(directory, path, exclusive=True)
-        _clear(directory, path, geometry, force=force)
-        try:
-            for number in range(geometry.nr_zones):
-                flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-                descriptor = os.open(zone_file_name(geometry, number), flags, 0o666, dir_fd=directory)
-                try:
-                    if geometry.is_conventional(number):
-                        os.ftruncate(descriptor, geometry.size_of(number))
-                finally:
-                    os.close(descriptor)
-                if progress is not None and number % 256 == 255:
-                    progress(number + 1)
-            write_description(directory, description)
-        except BaseException:
-            # Interrupted or out of space: what is there is no device, so leave nothing behind.
-            _remove_zone_files(directory)
-            if made:
-                path.rmdir()
-            raise
-    finally:
-        os.close(directory)
+    with build_device(path, description, force=force) as directory:
+        for number in range(geometry.nr_zones):
+            os.close(make_zone_file(directory, geometry, number))
+            if progress is not None and number % 256 == 255:
+                progress(number + 1)
 
 
-def _make_directory(path: Path) -> bool:
-    try:
-        path.mkdir()
-    except FileExistsError:
-        if not path.is_dir():
-            raise UserError(f"{path} is not a directory") from None
-        return False
-    return True
-
-
-def _is_ours(name: str) -> bool:
-    if name == DESCRIPTION_NAME or name.startswith(f".{DESCRIPTION_NAME}."):
-        return True
-    kind, dash, digits = name.partition("-")
-    return kind in ("cnv", "seq") and dash == "-" and len(digits) >= 6 and digits.isascii() and digits.isdecimal()
-
-
-def _is_regular(directory: int, name: str) -> bool:
-    return stat.S_ISREG(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode)
-
-
-def _clear(directory: int, path: Path, geometry: Geometry, *, force: bool) -> None:
-    """Remove a device that is there, but for files that one of *geometry* has too: ext4 is slow to make them anew."""
-    names = os.listdir(directory)
-    if not names:
-        return
-    if not force:
-        raise UserError(f"{path} is not empty; -f replaces an emulated device that is there")
-    foreign = sorted(name for name in names if not _is_ours(name) or not _is_regular(directory, name))
-    if foreign:
-        raise UserError(f"{path} holds {foreign[0]!r}, which is not part of an emulated device; it will not be removed")
-    _remove_zone_files(directory, {zone_file_name(geometry, number) for number in range(geometry.nr_zones)})
-
-
-def _remove_zone_files(directory: int, but: Container[str] = ()) -> None:
-    # The description first: without it the rest is no device.
-    for name in sorted(os.listdir(directory), key=lambda name: name != DESCRIPTION_NAME):
-        if _is_ours(name) and name not in but:
-            os.unlink(name, dir_fd=directory)
-
-
-def _lock(directory: int, path: Path, *, exclusive: bool) -> None:
-    operation = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
-    try:
-        fcntl.flock(directory, operation | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = _lock_holder(directory)
-        raise DeviceInUse(f"{path} is in use by {f'pid {holder}' if holder else 'another process'}") from None
-
-
-def _lock_holder(directory: int) -> int | None:
-    status = os.fstat(directory)
-    try:
-        lines = Path("/proc/locks").read_text().splitlines()
-    except OSError:
-        return None
-    # "1: FLOCK ADVISORY WRITE PID MAJOR:MINOR:INODE 0 EOF"; a blocked one has "->" as its second word.
-    locks = [words for line in lines if len(words := line.split()) > 5 and words[1] == "FLOCK"]
-    device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}"
-    # On btrfs and overlayfs stat gives another device number than the kernel uses here: then the inode must do.
-    for end in (f"{device}:{status.st_ino}", f":{status.st_ino}"):
-        for words in locks:
-            if words[5].endswith(end):
-                return int(words[4])
-    return None
+def new_serial() -> str:
+    """Return a serial that no other device has."""
+    return uuid.uuid4().hex[:16]
 
 
 def is_device(path: str | os.PathLike[str]) -> bool:
@@ -150,12 +69,19 @@ def open_device(path: str | os.PathLike[str], read_only: bool = False) -> Emulat
     """Open the emulated device in the directory *path* and lock it: exclusively, or shared if *read_only*.
 
     A sequential file whose size is not a multiple of the block size is what a killed writer leaves: it is cut down
-    (unless *read_only*) and logged. Raises DeviceFormatError naming the file, DeviceInUse, DeviceReadOnly, OSError.
+    (unless *read_only*) and logged. A replacement of the device that was cut short is finished first; *read_only* it
+    is refused. Raises DeviceFormatError naming the file, DeviceInUse, DeviceReadOnly, OSError.
     """
+    if not os.fspath(path):
+        raise DeviceFormatError("an empty path names no device")
     path = Path(path)
     directory = _open_directory(path)
     try:
-        _lock(directory, path, exclusive=not read_only)
+        lock_directory(directory, path, exclusive=not read_only)
+        if read_only:
+            check_not_replaced(directory, path)
+        else:
+            finish_replacement(directory, path)
         description = _read_description(directory, path)
         if not read_only:
             _check_access(directory, path, description.geometry)
@@ -192,19 +118,13 @@ def _open_directory(path: Path) -> int:
 def _read_description(directory: int, path: Path) -> DeviceDescription:
     name = path / DESCRIPTION_NAME
     try:
-        # Not blocking: a named pipe of that name must not stop us before it is recognised.
-        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-        descriptor = os.open(DESCRIPTION_NAME, flags, dir_fd=directory)
+        content = read_small_file(DESCRIPTION_NAME, MAX_FILE_SIZE, os.O_NOFOLLOW, directory)
     except FileNotFoundError:
         raise DeviceFormatError(f"{path} is not an emulated device: it has no {DESCRIPTION_NAME}") from None
     except OSError as exc:
         raise DeviceFormatError(f"{name}: {exc.strerror}") from None
-    status = os.fstat(descriptor)
-    if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_DESCRIPTION_SIZE:
-        os.close(descriptor)
+    if content is None:
         raise DeviceFormatError(f"{name}: not a regular file of a size that a description can have")
-    with open(descriptor, "rb") as file:
-        content = file.read()
     try:
         return parse_description(content)
     except ZonefsError as exc:

@@ -63,6 +63,9 @@ class ZoneStore(Protocol):
     def copy(self, source: Place, destination: Place, length: int, method: CopyMethod) -> None:
         """Copy *length* bytes, zeros where the source is shorter; on OSError some of it may be copied."""
 
+    def copy_out(self, number: int, length: int, descriptor: int, progress: Callable[[int], None]) -> bool:
+        """Copy up to *length* bytes of a zone into the file *descriptor*, as `ZonedDevice.copy_out`; False: cannot."""
+
     def can_copy(self, source_offset: int, destination_offset: int, length: int, method: CopyMethod) -> bool:
         """Whether *method* can copy such a piece, for its alignment."""
 
@@ -80,6 +83,9 @@ class ZoneStore(Protocol):
 
     def save(self, description: DeviceDescription) -> None:
         """Make *description* durable."""
+
+    def descriptor(self, number: int) -> int | None:
+        """Return a new descriptor of the file that holds a zone, for reading; None if zones are not in files."""
 
     def close(self) -> None:
         """Let go of everything."""
@@ -100,6 +106,7 @@ class EmulatedDevice(ZonedDevice):
         """Guards ``_conditions`` and ``_writing`` (null_blk's zone_res_lock), and no I/O but a look at a size."""
         self._description_lock = threading.Lock()
         """Guards ``_description``, and the order in which it is saved. Taken before ``_lock``."""
+        self._withdrawn: Callable[[Iterable[int]], None] | None = None
         self._writing: set[int] = set()
         """Sequential zones with a write under way, whose stored size says nothing."""
         for number, condition in description.forced.items():
@@ -182,6 +189,10 @@ class EmulatedDevice(ZonedDevice):
         if self._conditions.condition(number) is ZoneCondition.OFFLINE:
             raise DeviceError(f"zone {number}: read of an offline zone")
 
+    def copy_out(self, number: int, length: int, descriptor: int, progress: Callable[[int], None]) -> bool:
+        self._check_readable(number)
+        return self._store.copy_out(number, length, descriptor, progress)
+
     def can_copy(self, ranges: Sequence[CopyRange], method: CopyMethod) -> bool:
         check_command(ranges, self._info)
         if method not in self._info.copy_methods:
@@ -191,8 +202,11 @@ class EmulatedDevice(ZonedDevice):
             for source, destination, length in ranges
         )
 
-    def copy_waits(self, source: int, destination: int, length: int, method: CopyMethod) -> bool:
-        return self._store.copy_waits(self._place(source).number, self._place(destination).number, method)
+    def copy_waits(self, ranges: Sequence[CopyRange], method: CopyMethod) -> bool:
+        return any(
+            self._store.copy_waits(self._place(source).number, self._place(destination).number, method)
+            for source, destination, _ in ranges
+        )
 
     def copy(self, ranges: Sequence[CopyRange], method: CopyMethod, generation: int | None = None) -> None:
         # What lies where never changes here, so there is only one generation.
@@ -247,6 +261,21 @@ class EmulatedDevice(ZonedDevice):
             else:
                 self._write_sequential(number, within, piece)
             done += length
+
+    def write_bytes(self, offset: int, data: bytes | bytearray | memoryview) -> None:
+        self._check_writable()
+        geometry = self._geometry
+        view = memoryview(data)
+        if offset < 0 or offset + len(view) > geometry.size:
+            raise ValueError(f"{len(view)} bytes at {offset}: not within {geometry.size}")
+        done = 0
+        while done < len(view):
+            number, within = divmod(offset + done, geometry.zone_size)
+            if not geometry.is_conventional(number):
+                raise ValueError(f"{len(view)} bytes at {offset}: not in conventional zones")
+            piece = view[done : done + geometry.size_of(number) - within]
+            self._write_conventional(number, within, piece)
+            done += len(piece)
 
     def _write_conventional(self, number: int, within: int, piece: memoryview) -> None:
         self._check_conventional(number)
@@ -365,6 +394,19 @@ class EmulatedDevice(ZonedDevice):
             with self._lock:
                 for number in numbers:
                     self._conditions.force(number, condition)
+        if condition is ZoneCondition.OFFLINE and self._withdrawn is not None:
+            self._withdrawn(numbers)
+
+    def backing_descriptor(self, number: int) -> int | None:
+        if self._conditions.condition(number) is ZoneCondition.OFFLINE:
+            return None
+        try:
+            return self._store.descriptor(number)
+        except OSError as exc:
+            raise from_os_error(exc, f"zone {number}: its file cannot be opened") from exc
+
+    def watch_backing(self, withdrawn: Callable[[Iterable[int]], None] | None) -> None:
+        self._withdrawn = withdrawn
 
     def power_cycle(self) -> None:
         """Forget which zones are open, as a loss of power does."""

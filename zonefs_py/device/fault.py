@@ -40,11 +40,13 @@ _PASSED_DOWN = (
     "read_into",
     "read_into_now",
     "write",
+    "write_bytes",
     "zone_mgmt",
     "flush",
     "can_copy",
     "copy",
     "copy_waits",
+    "copy_out",
 )
 """The calls that are the device's below while there is no rule."""
 

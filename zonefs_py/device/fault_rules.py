@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from enum import Enum
 from typing import Any, NamedTuple
@@ -431,25 +431,20 @@ def _read_text(name: str, value: object) -> str:
     return value
 
 
-def _read_operation(name: str, value: object) -> Operation:
-    try:
-        return Operation(value)
-    except ValueError:
-        known = ", ".join(one.value for one in Operation)
-        raise UserError(f'"{name}" is {shorten(value)}; known are {known}') from None
+def _read_one_of(kind: type[Enum]) -> Callable[[str, object], Enum]:
+    def read(name: str, value: object) -> Enum:
+        try:
+            return kind(value)
+        except ValueError:
+            known = ", ".join(one.value for one in kind)
+            raise UserError(f'"{name}" is {shorten(value)}; known are {known}') from None
 
-
-def _read_effect(name: str, value: object) -> Effect:
-    try:
-        return Effect(value)
-    except ValueError:
-        known = ", ".join(one.value for one in Effect)
-        raise UserError(f'"{name}" is {shorten(value)}; known are {known}') from None
+    return read
 
 
 _READERS: dict[str, Any] = {
-    "operation": _read_operation,
-    "effect": _read_effect,
+    "operation": _read_one_of(Operation),
+    "effect": _read_one_of(Effect),
     "count": _read_optional_number,
     "error": _read_text,
     "name": _read_text,

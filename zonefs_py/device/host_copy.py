@@ -5,7 +5,9 @@ from __future__ import annotations
 import fcntl
 import os
 import struct
+from collections.abc import Callable, Iterator
 
+from zonefs_py.errors import is_not_possible, is_past_the_end
 from zonefs_py.zone import CopyMethod
 
 FICLONERANGE = 0x4020940D
@@ -13,6 +15,8 @@ FICLONERANGE = 0x4020940D
 
 _CLONE_RANGE = struct.Struct("qQQQ")
 _PROBE_SIZE = 64 * 1024
+_PIECE_SIZE = 64 * 1024 * 1024
+"""Bytes that one call copies: between two, Ctrl-C counts."""
 
 
 def _clone(reader: int, source: int, writer: int, destination: int, length: int) -> None:
@@ -72,6 +76,55 @@ def copy(reader: int, source: int, writer: int, destination: int, length: int, m
             _zero(writer, destination + done, length - done)
     except OSError as exc:
         raise PartialCopy(exc, done) from exc
+
+
+def copy_out(reader: int, writer: int, length: int, progress: Callable[[int], None]) -> bool:
+    """Copy the first *length* bytes of a file into an empty one: as a reflink, else what of them is no hole.
+
+    *progress* is called with the bytes done. Returns False if these two files cannot be copied so: then nothing, or
+    only zeros, need be there. Raises OSError.
+    """
+    available = min(length, os.fstat(reader).st_size)
+    if not available:
+        return True
+    try:
+        _clone(reader, 0, writer, 0, available)
+    except OSError as exc:
+        if not is_not_possible(exc):
+            raise
+    else:
+        progress(available)
+        return True
+    for start, end in _data(reader, available):
+        done = start
+        while done < end:
+            try:
+                copied = os.copy_file_range(reader, writer, min(end - done, _PIECE_SIZE), done, done)
+            except OSError as exc:
+                if done == start and is_not_possible(exc):
+                    return False
+                raise
+            if not copied:
+                return True  # the file has become shorter
+            done += copied
+            progress(done)
+    return True
+
+
+def _data(file: int, size: int) -> Iterator[tuple[int, int]]:
+    """Yield where data begins and ends in the first *size* bytes of *file*: there are holes between."""
+    end = 0
+    while end < size:
+        try:
+            start = os.lseek(file, end, os.SEEK_DATA)
+        except OSError as exc:
+            if is_past_the_end(exc):
+                return
+            raise
+        if start >= size:
+            return
+        end = min(os.lseek(file, start, os.SEEK_HOLE), size)
+        yield start, end
 
 
 def _zero(writer: int, start: int, length: int) -> None:

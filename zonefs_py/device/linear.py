@@ -7,8 +7,9 @@ the zones below keeps their conditions and limits.
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from zonefs_py.device.base import ZonedDevice
 from zonefs_py.device.copy_command import check_command
@@ -81,6 +82,7 @@ class LinearDevice(ZonedDevice):
         self._generation = 0
         self._info = self._make_info(name)
         self._closed = False
+        self._withdrawn: Callable[[Iterable[int]], None] | None = None
 
     def _make_info(self, name: str | None) -> DeviceInfo:
         table = self._table
@@ -139,7 +141,13 @@ class LinearDevice(ZonedDevice):
             # The number of changes below may be smaller in the new parts; the sum must grow all the same.
             self._generation = self._total(self._generation, old) + 1 - self._total(0, table)
             self._table = table
-            return [device for device in old.devices if device not in table.devices]
+            self._watch_parts()
+            unused = [device for device in old.devices if device not in table.devices]
+        for device in unused:
+            device.watch_backing(None)
+        if self._withdrawn is not None:
+            self._withdrawn(range(table.nr_zones))
+        return unused
 
     def _check_alike(self, table: Table) -> None:
         now = self._info
@@ -228,6 +236,45 @@ class LinearDevice(ZonedDevice):
                     device.write(there, view[done : done + piece])
                 done += piece
 
+    def write_bytes(self, offset: int, data: bytes | bytearray | memoryview) -> None:
+        view = memoryview(data)
+        done = 0
+        with self._gate:
+            table = self._table
+            while done < len(view):
+                number, within = divmod(offset + done, table.zone_size)
+                device, there = table.zone(number)
+                piece = view[done : done + table.zone_size - within]
+                with _naming(device):
+                    device.write_bytes(there * table.zone_size + within, piece)
+                done += len(piece)
+
+    def backing_descriptor(self, number: int) -> int | None:
+        with self._gate:
+            device, there = self._table.zone(number)
+            with _naming(device):
+                return device.backing_descriptor(there)
+
+    def watch_backing(self, withdrawn: Callable[[Iterable[int]], None] | None) -> None:
+        self._withdrawn = withdrawn
+        self._watch_parts()
+
+    def _watch_parts(self) -> None:
+        for device in self._table.devices:
+            watch = None if self._withdrawn is None else functools.partial(self._withdraw_of, device)
+            device.watch_backing(watch)
+
+    def _withdraw_of(self, device: ZonedDevice, theirs: Iterable[int]) -> None:
+        """Pass on which zones of *device* are withdrawn, as far as they are zones of ours."""
+        zones = [
+            row.number + number - row.first
+            for number in theirs
+            for row in self._table.rows
+            if row.device is device and row.first <= number < row.first + row.nr_zones
+        ]
+        if zones and self._withdrawn is not None:
+            self._withdrawn(zones)
+
     def zone_mgmt(self, op: ZoneOp, number: int) -> None:
         with self._gate:
             device, there = self._table.zone(number)
@@ -258,10 +305,10 @@ class LinearDevice(ZonedDevice):
             where = self._one_part(self._table, ranges)
             return where is not None and where[0].can_copy(where[1], method)
 
-    def copy_waits(self, source: int, destination: int, length: int, method: CopyMethod) -> bool:
+    def copy_waits(self, ranges: Sequence[CopyRange], method: CopyMethod) -> bool:
         with self._gate:
-            where = self._one_part(self._table, [CopyRange(source, destination, length)])
-            return where is None or any(where[0].copy_waits(*piece, method) for piece in where[1])
+            where = self._one_part(self._table, ranges)
+            return where is None or where[0].copy_waits(where[1], method)
 
     def copy(self, ranges: Sequence[CopyRange], method: CopyMethod, generation: int | None = None) -> None:
         check_command(ranges, self._info)
@@ -293,6 +340,12 @@ class LinearDevice(ZonedDevice):
                 CopyRange(source - row.start + row.offset, destination - to.start + to.offset, length),
             )
         return to.device, there
+
+    def copy_out(self, number: int, length: int, descriptor: int, progress: Callable[[int], None]) -> bool:
+        with self._gate:
+            device, there = self._table.zone(number)
+            with _naming(device):
+                return device.copy_out(there, length, descriptor, progress)
 
     def force_conditions(self, numbers: Iterable[int], condition: ZoneCondition | None) -> None:
         """All zones of one part change or none; where a part fails, those before it have changed."""

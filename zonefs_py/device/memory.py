@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from zonefs_py.device.conditions import ZoneConditions
 from zonefs_py.device.description import DeviceDescription, check_description
 from zonefs_py.device.emulated import EmulatedDevice, Place, make_info
@@ -37,6 +39,9 @@ class MemoryStore:
         data = self.read(*source, length)
         self.write(*destination, memoryview(data + bytes(length - len(data))))
 
+    def copy_out(self, number: int, length: int, descriptor: int, progress: Callable[[int], None]) -> bool:
+        return False
+
     def can_copy(self, source_offset: int, destination_offset: int, length: int, method: CopyMethod) -> bool:
         return True
 
@@ -58,6 +63,9 @@ class MemoryStore:
 
     def save(self, description: DeviceDescription) -> None:
         """The device object itself remembers the description."""
+
+    def descriptor(self, number: int) -> None:
+        return None
 
     def close(self) -> None:
         """The zones stay: the device can be used again."""

@@ -2,8 +2,9 @@
 
 ::
 
-    DEVICE := PATH | fault:RULES,LOWER | linear:PART+PART...
-    LOWER  := PATH | fault:RULES,LOWER | linear:PART+PART... | (LOWER)
+    DEVICE := PATH | fault:RULES,LOWER | nvme-copy:LIMITS LOWER | linear:PART+PART...
+    LOWER  := DEVICE | (LOWER)
+    LIMITS := any of mssrl=NUMBER, mcl=NUMBER, msrc=NUMBER, back-end=block, back-end=file, each with a comma behind it
     PART   := PATH or (LOWER), either with [ZONES] behind it or without
     ZONES  := NUMBER, NUMBER-NUMBER or NUMBER- (to the end), or several of these with commas between
 
@@ -21,16 +22,28 @@ from zonefs_py.errors import UserError
 
 FAULT = "fault:"
 LINEAR = "linear:"
-PREFIXES = (FAULT, LINEAR)
+NVME_COPY = "nvme-copy:"
+PREFIXES = (FAULT, LINEAR, NVME_COPY)
 SPECIAL = "\\,+[]()"
 MAX_DEPTH = 32
 
+NVME_LIMITS = {"mssrl": (1, 0xFFFF), "mcl": (1, 0xFFFFFFFF), "msrc": (0, 0xFF)}
+"""The smallest and the largest value of each; numbers of blocks, and for the last of ranges less one."""
+
+NVME_BACK_ENDS = ("block", "file")
+
 _ZONES = re.compile(r"([0-9]{1,18})(-([0-9]{1,18})?)?")
+
+# The comma is what tells an option from a path: there it has a backslash.
+_NVME_OPTION = re.compile(r"(mssrl|mcl|msrc|back-end)=([0-9a-z]{1,18}),", re.ASCII)
 
 
 @dataclass(frozen=True)
 class PathSpec:
-    """An emulated device in a directory. A path that looks like a stack is a ValueError: put ``./`` before it."""
+    """An emulated device in a directory, or a block device.
+
+    A path that looks like a stack is a ValueError: put ``./`` before it.
+    """
 
     path: str
 
@@ -47,6 +60,25 @@ class FaultSpec:
 
     def __post_init__(self) -> None:
         _check_path(self.rules)
+
+
+@dataclass(frozen=True)
+class NvmeCopySpec:
+    """A device that copies by a model of NVMe's Copy command. A limit of None: what the back end has by default."""
+
+    device: DeviceSpec
+    mssrl: int | None = None
+    mcl: int | None = None
+    msrc: int | None = None
+    back_end: str = "block"
+
+    def __post_init__(self) -> None:
+        if self.back_end not in NVME_BACK_ENDS:
+            raise ValueError(f"back end {self.back_end!r}")
+        for name, (first, last) in NVME_LIMITS.items():
+            value = getattr(self, name)
+            if value is not None and not first <= value <= last:
+                raise ValueError(f"{name} {value}")
 
 
 @dataclass(frozen=True)
@@ -81,7 +113,7 @@ class LinearSpec:
             raise ValueError("no parts")
 
 
-DeviceSpec = PathSpec | FaultSpec | LinearSpec
+DeviceSpec = PathSpec | FaultSpec | NvmeCopySpec | LinearSpec
 
 
 def _check_path(path: str) -> None:
@@ -143,6 +175,8 @@ class _Parser:
             rules = self._path("a rule file")
             self._expect(",", "a device")
             spec = FaultSpec(rules, self._device())
+        elif self._skip(NVME_COPY):
+            spec = self._nvme_copy()
         elif self._skip(LINEAR):
             parts = [self._part()]
             while self._skip("+"):
@@ -154,6 +188,25 @@ class _Parser:
             spec = PathSpec(self._path("a device"))
         self._depth -= 1
         return spec
+
+    def _nvme_copy(self) -> NvmeCopySpec:
+        limits: dict[str, int] = {}
+        back_end = None
+        while match := _NVME_OPTION.match(self._text, self._at):
+            name, value = match.groups()
+            if name in limits or (name == "back-end" and back_end is not None):
+                raise self._error(f"{name} is there twice")
+            if name == "back-end":
+                if value not in NVME_BACK_ENDS:
+                    raise self._error(f"back-end is {' or '.join(NVME_BACK_ENDS)}")
+                back_end = value
+            else:
+                first, last = NVME_LIMITS[name]
+                if not value.isdecimal() or not first <= int(value) <= last:
+                    raise self._error(f"{name} is a number, {first} to {last}")
+                limits[name] = int(value)
+            self._at = match.end()
+        return NvmeCopySpec(self._device(), **limits, back_end=back_end or NVME_BACK_ENDS[0])
 
     def _grouped(self) -> DeviceSpec:
         self._expect("(", "a device")
@@ -216,6 +269,12 @@ def _format(spec: DeviceSpec) -> str:
         return _escape(spec.path)
     if isinstance(spec, FaultSpec):
         return f"{FAULT}{_escape(spec.rules)},{_format(spec.device)}"
+    if isinstance(spec, NvmeCopySpec):
+        limits = [(name, getattr(spec, name)) for name in NVME_LIMITS]
+        options = "".join(f"{name}={value}," for name, value in limits if value is not None)
+        if spec.back_end != NVME_BACK_ENDS[0]:
+            options += f"back-end={spec.back_end},"
+        return f"{NVME_COPY}{options}{_format(spec.device)}"
     return LINEAR + "+".join(map(_format_part, spec.parts))
 
 
@@ -241,7 +300,7 @@ def device_paths(spec: DeviceSpec) -> Iterator[str]:
     """Yield the paths of the devices at the bottom of *spec*, from left to right."""
     if isinstance(spec, PathSpec):
         yield spec.path
-    elif isinstance(spec, FaultSpec):
+    elif isinstance(spec, (FaultSpec, NvmeCopySpec)):
         yield from device_paths(spec.device)
     else:
         for part in spec.parts:
@@ -254,4 +313,6 @@ def map_paths(spec: DeviceSpec, change: Callable[[str], str]) -> DeviceSpec:
         return PathSpec(change(spec.path))
     if isinstance(spec, FaultSpec):
         return FaultSpec(change(spec.rules), map_paths(spec.device, change))
+    if isinstance(spec, NvmeCopySpec):
+        return replace(spec, device=map_paths(spec.device, change))
     return LinearSpec(tuple(replace(part, device=map_paths(part.device, change)) for part in spec.parts))

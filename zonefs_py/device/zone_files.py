@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Callable
 
 from zonefs_py.device import host_copy
 from zonefs_py.device.description import DeviceDescription, format_description
@@ -95,6 +96,13 @@ class DirectoryStore:
             return True
         return bool(self._alignment) and not (source_offset | destination_offset | length) % self._alignment
 
+    def copy_out(self, number: int, length: int, descriptor: int, progress: Callable[[int], None]) -> bool:
+        reader = self._descriptors.acquire(number)
+        try:
+            return host_copy.copy_out(reader, descriptor, length, progress)
+        finally:
+            self._descriptors.release(number)
+
     def copy(self, source: Place, destination: Place, length: int, method: CopyMethod) -> None:
         reader = self._descriptors.acquire(source.number)
         try:
@@ -162,6 +170,10 @@ class DirectoryStore:
 
     def save(self, description: DeviceDescription) -> None:
         write_description(self._directory, description)
+
+    def descriptor(self, number: int) -> int:
+        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+        return os.open(zone_file_name(self._geometry, number), flags, dir_fd=self._directory)
 
     def close(self) -> None:
         if not self._closed:

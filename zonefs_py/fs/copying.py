@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple
+import threading
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from typing import NamedTuple, Self
 
-from zonefs_py.copy.abi import share_out
+from zonefs_py.copy.abi import MAX_TOTAL_BYTES, share_out
 from zonefs_py.copy.engine import CopyEngine, CopyResult
 from zonefs_py.copy.plan import gather
 from zonefs_py.device.base import ZonedDevice
@@ -37,23 +39,80 @@ class Source(NamedTuple):
     keep_atime: bool = False
 
 
-@contextlib.contextmanager
-def locked(files: Iterable[ZoneFile]) -> Iterator[None]:
-    """Hold the locks of all *files*, taken in the order of their zones."""
-    with contextlib.ExitStack() as locks:
-        for file in sorted(set(files), key=lambda file: file.number):
-            locks.enter_context(file.lock)
-        yield
+class Locks:
+    """The locks of several files, taken in the order of their zones. Held until released, or to the end of `with`."""
+
+    def __init__(self, files: Iterable[ZoneFile]) -> None:
+        self._files = sorted(set(files), key=lambda file: file.number)
+        self._held: list[ZoneFile] = []
+
+    def __enter__(self) -> Self:
+        for file in self._files:
+            file.lock.acquire()
+            self._held.append(file)
+        return self
+
+    def release(self, files: Iterable[ZoneFile]) -> None:
+        """Release some; they cannot be taken again while others are held."""
+        for file in files:
+            self._held.remove(file)
+            file.lock.release()
+
+    def release_all(self) -> None:
+        """Release what is held."""
+        self.release(list(self._held))
+
+    def __exit__(self, *_: object) -> None:
+        self.release_all()
+
+
+class Readings:
+    """Which sequential files copies are reading from, without holding their locks.
+
+    What is below the write pointer of such a file cannot be overwritten, so it can be written, read and copied from
+    meanwhile. It must not be reset.
+    """
+
+    def __init__(self) -> None:
+        self._ended = threading.Condition()
+        """Guards the count. Taken after the locks of files; nothing is taken while it is held."""
+        self._count: Counter[int] = Counter()
+
+    @contextlib.contextmanager
+    def of(self, files: Collection[ZoneFile]) -> Iterator[None]:
+        """Have *files*, whose locks are held to begin with, be read."""
+        with self._ended:
+            self._count.update(file.number for file in files)
+        try:
+            yield
+        finally:
+            with self._ended:
+                self._count.subtract(file.number for file in files)
+                self._count += Counter()  # drops what is 0
+                self._ended.notify_all()
+
+    @contextlib.contextmanager
+    def none_of(self, file: ZoneFile) -> Iterator[None]:
+        """Hold the lock of *file* at a time when nobody reads from it."""
+        while True:
+            with file.lock:
+                # Readings begin with the lock held.
+                if not self._count[file.number]:
+                    yield
+                    return
+            with self._ended:
+                self._ended.wait_for(lambda: not self._count[file.number])
 
 
 class FileCopier:
-    """Copies between the files of one mount. The locks of the files are held by the caller (`locked`)."""
+    """Copies between the files of one mount. The locks of the files are taken by the caller."""
 
     def __init__(self, device: ZonedDevice, mount: Mount, repair: Repair, clock: Callable[[], int]) -> None:
         self._device = device
         self._mount = mount
         self._repair = repair
         self._clock = clock
+        self.readings = Readings()
 
     def check(self, source: ZoneFile, source_offset: int, target: ZoneFile, offset: int, length: int) -> int:
         """The checks of a copy, under the locks. Return the length it will have."""
@@ -73,6 +132,8 @@ class FileCopier:
         total = sum(source.length for source in sources)
         if target.check_copy_destination(offset, total, read_only=self._mount.read_only) < total:
             raise BeyondCapacity(f"{target.name}: copy of {total} bytes to {offset}, capacity {target.capacity}")
+        if total > MAX_TOTAL_BYTES:
+            raise InvalidRequest(f"{target.name}: copy of {total} bytes: at once it can be {MAX_TOTAL_BYTES}")
         for source in sources:
             source.file.check_copy_source(source.offset, source.length)
             if source.file is target and source.offset < offset + total and offset < source.offset + source.length:
@@ -82,46 +143,43 @@ class FileCopier:
                 )
         return offset
 
+    def waits(self, engine: CopyEngine, source: Source, target: ZoneFile, offset: int) -> bool:
+        """Whether a `copy` of *source* may wait for a disk, or takes its time."""
+        return engine.waits(gather([(source.file.start + source.offset, source.length)], target.start + offset))
+
     def copy(
-        self, engine: CopyEngine, sources: Sequence[Source], target: ZoneFile, offset: int
+        self, engine: CopyEngine, sources: Sequence[Source], target: ZoneFile, offset: int, locks: Locks
     ) -> tuple[CopyResult, list[tuple[ZoneFile, Verdict | None]]]:
-        """Copy by *engine* what has been checked, and account for it. Return also what an error changed."""
+        """Copy by *engine* what has been checked under *locks*, and account for it. Return also what an error changed.
+
+        Sequential sources are given free while the data is copied; in the end, no lock is held any more.
+        """
         places = [(source.file.start + source.offset, source.length) for source in sources]
-        result = engine.copy(gather(places, target.start + offset))
-        return result, self._after_copy(sources, target, result)
-
-    def copy_now(
-        self, engine: CopyEngine, source: Source, target: ZoneFile, offset: int
-    ) -> tuple[CopyResult, list[tuple[ZoneFile, Verdict | None]]] | None:
-        """Do `copy` of *source* if that is over at once, without a wait for a disk; else None, and nothing is done."""
-        if (offset | source.offset | source.length) % target.block_size:
-            return None
-        place = (source.file.start + source.offset, source.length)
-        result = engine.copy_now(gather([place], target.start + offset))
-        return None if result is None else (result, self._after_copy([source], target, result))
-
-    def _after_copy(
-        self, sources: Sequence[Source], target: ZoneFile, result: CopyResult
-    ) -> list[tuple[ZoneFile, Verdict | None]]:
-        """Account for what was copied, and recover from an error; the locks are held."""
+        read = {source.file for source in sources if source.file.sequential and source.file is not target}
+        with self.readings.of(read):
+            locks.release(read)
+            result = engine.copy(gather(places, target.start + offset))
+        stopped = self._account_for_reading(sources, result)
+        error = result.error if isinstance(result.error, DeviceError) and result.issued else None
+        changed: list[tuple[ZoneFile, Verdict | None]] = []
         if target.sequential and result.completed:
             self._mount.set_size(target, target.size + result.completed)
+        # Which of the two it was that failed is known only if the source was read by itself.
+        if error is not None and target.sequential and not result.source_failed:
+            changed.append((target, self._repair.recover(target, error, was_write=True)))
+        # Never the lock of a source while that of the target is held: it may be the earlier zone.
+        locks.release_all()
+        if error is not None and (stopped is not target or result.source_failed):
+            with stopped.lock:
+                changed.append((stopped, self._repair.recover(stopped, error, was_write=False)))
+        return result, changed
+
+    def _account_for_reading(self, sources: Sequence[Source], result: CopyResult) -> ZoneFile:
+        """Move the access times of what was read; return the file whose range is the first not to be complete."""
         shares = share_out(result.completed, [source.length for source in sources])
         for source, completed in zip(sources, shares, strict=True):
+            # A time is no more than a time: who else sets it meanwhile does no harm.
             if completed and not source.keep_atime and not self._mount.read_only:
                 source.file.touch_atime(self._clock())
-        if not isinstance(result.error, DeviceError) or not result.issued:
-            return []
-        stopped = next(
-            (source for source, completed in zip(sources, shares, strict=True) if completed < source.length),
-            sources[-1],
-        )
-        # Which of the two it was that failed is known only if the source was read by itself.
-        was_write = {stopped.file: False}
-        if not result.source_failed:
-            was_write[target] = True
-        return [
-            (file, self._repair.recover(file, result.error, was_write=written))
-            for file, written in was_write.items()
-            if file.sequential or not written
-        ]
+        left = (source for source, completed in zip(sources, shares, strict=True) if completed < source.length)
+        return next(left, sources[-1]).file

@@ -6,11 +6,12 @@ does that for a FUSE mount (default_permissions), by the modes and owners that `
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import NoReturn, Self, TypeVar
 
@@ -27,6 +28,7 @@ from zonefs_py.errors import (
     DeviceReadOnly,
     InvalidRequest,
     IsADirectory,
+    NoSuchFile,
     NotADirectory,
     NotPermitted,
     ReadOnlyFilesystem,
@@ -36,11 +38,11 @@ from zonefs_py.errors import (
 from zonefs_py.fs.access import READ, ROOT, SEARCH, Caller, permits
 from zonefs_py.fs.activity import Activity, ActivityCounters
 from zonefs_py.fs.attributes import AttributeChanges, Attributes, DirectoryEntry, FilesystemStatistics
-from zonefs_py.fs.copying import FileCopier, RangesCopied, Source, locked
+from zonefs_py.fs.copying import FileCopier, Locks, RangesCopied, Source
 from zonefs_py.fs.explain import FileState
-from zonefs_py.fs.file import WRITE_BITS, Inode, ZoneFile
+from zonefs_py.fs.file import PERMISSION_BITS, WRITE_BITS, Inode, ZoneFile
 from zonefs_py.fs.mount import Mount, SequentialFileCounters
-from zonefs_py.fs.partial_blocks import read_bytes, read_bytes_now, write_bytes
+from zonefs_py.fs.partial_blocks import read_bytes, read_bytes_now
 from zonefs_py.fs.recovery import Verdict
 from zonefs_py.fs.refusals import Refusal, RefusalLog
 from zonefs_py.fs.repair import Repair
@@ -87,7 +89,8 @@ class Filesystem:
     ) -> None:
         """Mount *device*, which the file system then owns. *clock* gives nanoseconds since 1970.
 
-        Raises SuperblockError, DeviceError; the device is then still the caller's.
+        Raises SuperblockError, DeviceError; the device is then still the caller's, to be closed by it. To open and
+        mount a device by its name, without that to think of, there is `open_filesystem`.
         """
         self.device = device
         self.superblock = Superblock.unpack(device.read(0, SUPERBLOCK_SIZE))
@@ -111,6 +114,10 @@ class Filesystem:
         """Called before calls of the device may begin to wait (True), or after they no longer can (False)."""
         self.on_change: Callable[[int], None] | None = None
         """Called, with no lock held, with the number of an inode that an error or `manage_zone` has changed."""
+        self.on_withdrawn: Callable[[int], None] | None = None
+        """Called, with no lock held and in any thread, with the number of an inode whose file from
+        `backing_descriptor` may be that no more. So may be those of inodes that `on_change` is called for."""
+        device.watch_backing(self._backing_withdrawn)
 
     def _settled_zones(self) -> list[Zone]:
         """Report all zones, having closed those that are open: the count of open zones starts at zero."""
@@ -216,6 +223,11 @@ class Filesystem:
                 inode = self._tree.lookup(inode, os.fsencode(part))
         return inode.ino
 
+    def place(self, inode: int) -> tuple[int, bytes]:
+        """Return the directory that the file *inode* is in, and its name there. Raises NoSuchFile, IsADirectory."""
+        file = self._as_file(self._tree.inode(inode))
+        return self._tree.way_to(file)[1].ino, b"%d" % file.index
+
     def readdir(self, directory: int, offset: int = 0, limit: int | None = None) -> list[DirectoryEntry]:
         """Return entries of *directory* from index *offset* on (0 is ``.``, 1 is ``..``), at most *limit* of them."""
         children = self._tree.entries(self._directory(directory), offset, limit)
@@ -290,7 +302,7 @@ class Filesystem:
         self._tree.instantiate(target)
         self._refuse_if_read_only(f"inode {target.ino}")
         if isinstance(target, ZoneFile):
-            with target.lock:
+            with target.lock if changes.size is None else self._copier.readings.none_of(target):
                 if target.immutable:
                     raise NotPermitted(f"{target.name}: the zone cannot be written")
                 if changes.size is not None:
@@ -362,7 +374,7 @@ class Filesystem:
         file = self._as_file(self._tree.inode(number))
         self._tree.instantiate(file)
         self._refuse_if_read_only(file.name)
-        with file.lock:
+        with self._copier.readings.none_of(file):
             if file.immutable:
                 raise NotPermitted(f"{file.name}: the zone cannot be written")
             if op is ZoneOp.CLOSE:
@@ -417,7 +429,7 @@ class Filesystem:
             self._refuse_if_read_only(zone_file.name)
             if zone_file.immutable:
                 raise NotPermitted(f"{zone_file.name}: the zone cannot be written")
-        with zone_file.lock:
+        with self._copier.readings.none_of(zone_file) if truncate else zone_file.lock:
             if handle.writable:
                 self._open_for_writing(zone_file)
             try:
@@ -580,7 +592,7 @@ class Filesystem:
                     self.device.write(file.start + offset, data)
                     self._mount.set_size(file, file.size + length)
                 else:
-                    write_bytes(self.device, file, offset, data)
+                    self.device.write_bytes(file.start + offset, data)
                 file.writes += 1
                 file.bytes_written += length
                 error = None
@@ -622,19 +634,14 @@ class Filesystem:
             raise BadHandle(f"handles {source} and {destination} are not open for a copy")
         if source_offset < 0 or destination_offset < 0 or length < 0:
             raise InvalidRequest(f"copy of {length} bytes from {source_offset} to {destination_offset}")
-        with locked((reader.file, writer.file)):
+        with Locks((reader.file, writer.file)) as locks:
             length = self._copier.check(reader.file, source_offset, writer.file, destination_offset, length)
             if not length:
                 return 0
             piece = Source(reader.file, source_offset, length, reader.keep_atime)
-            done = (
-                self._copier.copy(self.copy_engine, [piece], writer.file, destination_offset)
-                if wait
-                else self._copier.copy_now(self.copy_engine, piece, writer.file, destination_offset)
-            )
-            if done is None:
+            if not wait and self._copier.waits(self.copy_engine, piece, writer.file, destination_offset):
                 return None
-            result, verdicts = done
+            result, verdicts = self._copier.copy(self.copy_engine, [piece], writer.file, destination_offset, locks)
         for file, verdict in verdicts:
             self._announce(file, verdict)
         if result.error is not None and not result.completed:
@@ -653,9 +660,9 @@ class Filesystem:
         *destination_offset* None is the write pointer of a sequential file. *caller* must be allowed to read the
         sources. All is checked before the first byte is copied. Raises, with nothing changed: BadHandle;
         InvalidRequest (number of ranges, a length of 0, what is no multiple of the block size, past the end of a
-        source, overlapping, not at the write pointer), NoSuchFile, IsADirectory, AccessDenied, NotPermitted,
-        ReadOnlyFilesystem, BeyondCapacity (too much for the destination). An error of the device is returned, the
-        ``errors=`` action taken.
+        source, overlapping, not at the write pointer, more than ``copy.abi.MAX_TOTAL_BYTES``), NoSuchFile,
+        IsADirectory, AccessDenied, NotPermitted, ReadOnlyFilesystem, BeyondCapacity (too much for the destination). An
+        error of the device is returned, the ``errors=`` action taken.
         """
         writer = self._opened(destination)
         if not writer.writable:
@@ -665,9 +672,9 @@ class Filesystem:
             raise InvalidRequest(f"copy of {len(sources)} ranges: there can be 1 to {MAX_COPY_NR_RANGES}")
         check_pieces([source[1:] for source in sources], destination_offset or 0, target.block_size)
         pieces = [Source(self._readable(inode, caller), offset, length) for inode, offset, length in sources]
-        with locked((target, *(piece.file for piece in pieces))):
+        with Locks((target, *(piece.file for piece in pieces))) as locks:
             offset = self._copier.check_ranges(pieces, target, destination_offset)
-            result, verdicts = self._copier.copy(self.copy_engine, pieces, target, offset)
+            result, verdicts = self._copier.copy(self.copy_engine, pieces, target, offset, locks)
         for file, verdict in verdicts:
             self._announce(file, verdict)
         return RangesCopied(offset, share_out(result.completed, [piece.length for piece in pieces]), result.error)
@@ -681,6 +688,40 @@ class Filesystem:
             raise AccessDenied(f"{file.name}: user {caller.uid} may not read it")
         self._tree.instantiate(file)
         return file
+
+    # Reads that pass us by
+
+    def backing_descriptor(self, handle: int) -> int | None:
+        """Return a new descriptor, the caller's to close, of a host file to read in place of the open file.
+
+        It is as good as `read`, and its size as that of the file, until `on_withdrawn` or `on_change` is called for
+        the file: ask again then. None: there is no such file, or the file may not be read now. Raises BadHandle,
+        DeviceError.
+        """
+        file = self._opened(handle).file
+        with file.lock:
+            if file.nr_zones != 1 or (file.immutable and not file.mode & PERMISSION_BITS):
+                return None
+            descriptor = self.device.backing_descriptor(file.number)
+            # After some errors a file is shown with another size than its zone has.
+            if descriptor is not None and os.fstat(descriptor).st_size != file.size:
+                os.close(descriptor)
+                return None
+            return descriptor
+
+    def count_as_read(self, handle: int) -> None:
+        """Move the access time for reads that will pass us by. Raises BadHandle."""
+        opened = self._opened(handle)
+        if not opened.keep_atime and not self._mount.read_only:
+            with opened.file.lock:
+                opened.file.touch_atime(self._clock())
+
+    def _backing_withdrawn(self, zones: Iterable[int]) -> None:
+        if self.on_withdrawn is not None:
+            for number in zones:
+                # A zone's file has its number. Not all have one.
+                with contextlib.suppress(NoSuchFile):
+                    self.on_withdrawn(self._tree.inode(number).ino)
 
     def fsync(self, handle: int) -> None:
         """Make durable what was written to the file. Raises BadHandle; DeviceError, the ``errors=`` action taken."""

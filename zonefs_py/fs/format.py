@@ -10,7 +10,7 @@ from zonefs_py.config import FormatOptions
 from zonefs_py.device.base import ZonedDevice
 from zonefs_py.errors import SuperblockError, UserError
 from zonefs_py.fs.superblock import LABEL_SIZE, MAGIC, SUPERBLOCK_SIZE, Features, Superblock
-from zonefs_py.zone import Zone, ZoneCondition, ZoneOp
+from zonefs_py.zone import DeviceInfo, Zone, ZoneCondition, ZoneOp
 
 IDENTIFY_SIZE = 72 * 1024
 """Bytes at the start of a device that `identify_content` looks at; further out nothing has its first signature."""
@@ -35,7 +35,7 @@ def format_device(
     """
     superblock = make_superblock(options, uuid_module.uuid4().bytes if uuid is None else uuid)
     zones = device.report_zones()
-    _check_superblock_zone(zones[0], device.info.block_size)
+    _check_superblock_zone(zones[0], device.info)
     for done, zone in enumerate(zones, start=1):
         if _needs_reset(zone):
             device.zone_mgmt(ZoneOp.RESET, zone.number)
@@ -69,13 +69,13 @@ def make_superblock(options: FormatOptions, uuid: bytes) -> Superblock:
     return Superblock(label, uuid, features, options.uid or 0, options.gid or 0, options.permissions or 0)
 
 
-def _check_superblock_zone(zone: Zone, block_size: int) -> None:
+def _check_superblock_zone(zone: Zone, info: DeviceInfo) -> None:
     if zone.condition in _DEAD_CONDITIONS:
         words = "read-only" if zone.condition is ZoneCondition.READONLY else "offline"
-        raise UserError(f"zone 0 is {words} and cannot take the superblock")
-    if zone.capacity < SUPERBLOCK_SIZE or SUPERBLOCK_SIZE % block_size:
+        raise UserError(f"{info.name}: zone 0 is {words} and cannot take the superblock")
+    if zone.capacity < SUPERBLOCK_SIZE or SUPERBLOCK_SIZE % info.block_size:
         raise UserError(
-            f"zone 0 (capacity {zone.capacity} bytes, blocks of {block_size}) has no room for the"
+            f"{info.name}: zone 0 (capacity {zone.capacity} bytes, blocks of {info.block_size}) has no room for the"
             f" superblock of {SUPERBLOCK_SIZE} bytes"
         )
 

@@ -30,17 +30,3 @@ def read_bytes_now(device: ZonedDevice, file: ZoneFile, offset: int, buffer: mem
     done = device.read_into_now(file.start + offset - before, whole)
     buffer[:] = whole[before : before + len(buffer)]
     return done
-
-
-def write_bytes(device: ZonedDevice, file: ZoneFile, offset: int, data: bytes | bytearray | memoryview) -> None:
-    """Write *data* at *offset* of a conventional *file*, whose lock is held. Raises DeviceError."""
-    block = file.block_size
-    before = offset % block
-    end = offset + len(data)
-    after = -end % block
-    if before or after:
-        # Part of a block: read the rest of it, as the page cache would for the kernel.
-        head = device.read(file.start + offset - before, block)[:before] if before else b""
-        tail = device.read(file.start + end + after - block, block)[block - after :] if after else b""
-        data = head + data + tail
-    device.write(file.start + offset - before, data)

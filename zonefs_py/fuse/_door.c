@@ -10,7 +10,8 @@
  *    - read, write are handed to Python, with the open file's *current* flags
  *      (O_DIRECT, O_APPEND, O_DSYNC; fcntl can change them after open), which
  *      pyfuse3 does not pass on. Python answers at once, or later;
- *    - copy_file_range and ioctl, which pyfuse3 does not know, likewise;
+ *    - copy_file_range and ioctl, which pyfuse3 does not know, likewise; and
+ *      open, whose answer can name a backing file (passthrough);
  *    - getxattr and its kin, access, flush, poll are taken out: libfuse then
  *      answers ENOSYS, and the kernel never asks again;
  *    - init: data comes by read() rather than by a pipe (splice costs more
@@ -22,6 +23,12 @@
  *  fuse_reply_entry, fuse_add_direntry_plus
  *                         the node id is the inode number plus one: node 1
  *                         must be the root, while inode 1 is zone 1's file.
+ *                         The upper half of the generation is that of the node
+ *                         id: a file can have several nodes.
+ *
+ * Passthrough (Linux 6.9): libfuse knows it from 3.17 on. For 3.13 to 3.16 the
+ * answer to INIT is changed on its way to the kernel, and that to open is put
+ * together here.
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -35,6 +42,8 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -45,8 +54,10 @@
 #define NODE_OFFSET 1
 
 /* What the wire protocol of FUSE says (linux/fuse.h); libfuse does not export it. */
+#define OPCODE_OPEN 14
 #define OPCODE_READ 15
 #define OPCODE_WRITE 16
+#define OPCODE_INIT 26
 #define OPCODE_IOCTL 39
 #define OPCODE_COPY_FILE_RANGE 47
 
@@ -60,6 +71,56 @@ struct request_header {
 	uint32_t pid;
 	uint32_t padding;
 };
+
+struct answer_header {
+	uint32_t length;
+	int32_t error;
+	uint64_t unique;
+};
+
+struct init_request {
+	uint32_t major;
+	uint32_t minor;
+	uint32_t max_readahead;
+	uint32_t flags;
+	uint32_t flags2;
+};
+
+struct init_answer {
+	uint32_t major;
+	uint32_t minor;
+	uint32_t max_readahead;
+	uint32_t flags;
+	uint16_t max_background;
+	uint16_t congestion_threshold;
+	uint32_t max_write;
+	uint32_t time_gran;
+	uint16_t max_pages;
+	uint16_t map_alignment;
+	uint32_t flags2;
+	uint32_t max_stack_depth;
+	uint32_t unused[6];
+};
+
+struct open_answer {
+	uint64_t handle;
+	uint32_t flags;
+	int32_t backing;
+};
+
+struct backing_map {
+	int32_t fd;
+	uint32_t flags;
+	uint64_t padding;
+};
+
+#define INIT_EXTENDED (1U << 30)            /* there are flags2 */
+#define INIT2_PASSTHROUGH (1U << 5)
+#define PASSTHROUGH_MINOR 40                /* the protocol that has it */
+#define OPEN_DIRECT_IO (1U << 0)
+#define OPEN_PASSTHROUGH (1U << 7)
+#define BACKING_OPEN _IOW(229, 1, struct backing_map)
+#define BACKING_CLOSE _IOW(229, 2, uint32_t)
 
 #define WRITE_HEADER_SIZE 80                /* before the data of a write */
 #define MAX_TRANSFER (1U << 20)             /* what the kernel reads or writes at most in one request */
@@ -102,7 +163,7 @@ static void *libfuse(const char *name)
 }
 
 /* Requests that Python works on. What it registered for each kind, and how many it has not yet answered. */
-enum kind { READ, WRITE, COPY_FILE_RANGE, IOCTL, KINDS };
+enum kind { OPEN, READ, WRITE, COPY_FILE_RANGE, IOCTL, KINDS };
 
 static PyObject *handlers[KINDS];
 static long unanswered;
@@ -124,8 +185,8 @@ static void say_end(void)
 
 static int opcode_is_ours(uint32_t opcode)
 {
-	return opcode == OPCODE_READ || opcode == OPCODE_WRITE || opcode == OPCODE_COPY_FILE_RANGE ||
-	       opcode == OPCODE_IOCTL;
+	return opcode == OPCODE_OPEN || opcode == OPCODE_READ || opcode == OPCODE_WRITE ||
+	       opcode == OPCODE_COPY_FILE_RANGE || opcode == OPCODE_IOCTL;
 }
 
 /*
@@ -190,6 +251,16 @@ static PyObject *request_number(fuse_req_t req)
 static PyObject *flag(const struct fuse_file_info *fi, int wanted)
 {
 	return PyBool_FromLong(!fi->writepage && (fi->flags & wanted));
+}
+
+static void door_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	PyObject *arguments[] = {
+		request_number(req), unsigned_number(ino), PyLong_FromLong(fi->flags),
+		unsigned_number(fuse_req_ctx(req)->uid),
+	};
+
+	hand_over(OPEN, req, arguments, 4, NULL);
 }
 
 /*
@@ -296,12 +367,133 @@ static void door_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned int cmd, void *a
 	hand_over(IOCTL, req, arguments, 9, NULL);
 }
 
+static struct fuse_session *session;
+static int passthrough_wanted;              /* Python says so */
+static int passthrough_granted;             /* the kernel has been told that we want it, and knows it */
+
+#if FUSE_VERSION >= FUSE_MAKE_VERSION(3, 17)
+#define PASSTHROUGH_BY "libfuse"
+
+static void ask_for_passthrough(struct fuse_conn_info *conn)
+{
+	/* Two fields for the same flags, of which libfuse lets only one be changed: make them one. */
+	conn->want_ext = (conn->want_ext & ~(uint64_t)UINT32_MAX) | conn->want;
+	if (passthrough_wanted && (conn->capable_ext & FUSE_CAP_PASSTHROUGH)) {
+		conn->want_ext |= FUSE_CAP_PASSTHROUGH;
+		/* Zone files lie on an ordinary file system, and another one may be stacked on ours. */
+		conn->max_backing_stack_depth = 0;
+		passthrough_granted = 1;
+	}
+	conn->want = (uint32_t)conn->want_ext;
+}
+
+static int own_io(struct fuse_session *se, int fd)
+{
+	(void)se;
+	(void)fd;
+	return 0;
+}
+
+static void note_init(const struct request_header *header, ssize_t size)
+{
+	(void)header;
+	(void)size;
+}
+#else
+static void ask_for_passthrough(struct fuse_conn_info *conn)
+{
+	(void)conn;
+}
+#if FUSE_VERSION >= FUSE_MAKE_VERSION(3, 13)
+#define PASSTHROUGH_BY "door"
+
+static uint64_t init_unique;                /* of the INIT request whose answer is to be changed, 0: none */
+
+static void note_init(const struct request_header *header, ssize_t size)
+{
+	const struct init_request *init = (const struct init_request *)(header + 1);
+
+	if (passthrough_wanted && header->opcode == OPCODE_INIT &&
+	    size >= (ssize_t)(sizeof(*header) + sizeof(*init)) && (init->flags & INIT_EXTENDED) &&
+	    (init->flags2 & INIT2_PASSTHROUGH))
+		init_unique = header->unique;
+}
+
+static ssize_t write_answer(int fd, struct iovec *parts, int count, void *userdata)
+{
+	const struct answer_header *header = parts[0].iov_base;
+	struct init_answer *answer;
+
+	(void)userdata;
+	if (init_unique && header->unique == init_unique) {
+		init_unique = 0;
+		if (!header->error && count == 2 && parts[1].iov_len >= sizeof(*answer)) {
+			answer = parts[1].iov_base;
+			answer->flags |= INIT_EXTENDED;
+			answer->flags2 |= INIT2_PASSTHROUGH;
+			/* Ours is the only layer: another file system may be stacked on it. */
+			answer->max_stack_depth = 1;
+			if (answer->minor < PASSTHROUGH_MINOR)
+				answer->minor = PASSTHROUGH_MINOR;
+			passthrough_granted = 1;
+		}
+	}
+	return writev(fd, parts, count);
+}
+
+static ssize_t read_whole(int fd, void *buffer, size_t size, void *userdata)
+{
+	(void)userdata;
+	return read(fd, buffer, size);
+}
+
+static int own_io(struct fuse_session *se, int fd)
+{
+	static const struct fuse_custom_io io = {.writev = write_answer, .read = read_whole};
+
+	return passthrough_wanted ? fuse_session_custom_io(se, &io, fd) : 0;
+}
+#else
+#define PASSTHROUGH_BY ""
+
+static void note_init(const struct request_header *header, ssize_t size)
+{
+	(void)header;
+	(void)size;
+}
+
+static int own_io(struct fuse_session *se, int fd)
+{
+	(void)se;
+	(void)fd;
+	return 0;
+}
+#endif
+#endif
+
+/* Answer an open. With *backing*, an id, what may pass us by goes to the backing file. */
+static int answer_open(fuse_req_t req, uint64_t handle, int direct, int32_t backing)
+{
+	struct fuse_file_info fi = {.fh = handle, .direct_io = direct ? 1 : 0};
+#if FUSE_VERSION >= FUSE_MAKE_VERSION(3, 17)
+	fi.backing_id = backing;
+#else
+	struct open_answer answer = {handle, OPEN_PASSTHROUGH | (direct ? OPEN_DIRECT_IO : 0), backing};
+	struct iovec part = {&answer, sizeof(answer)};
+
+	if (backing)
+		return fuse_reply_iov(req, &part, 1);
+#endif
+	return fuse_reply_open(req, &fi);
+}
+
 static void door_init(void *userdata, struct fuse_conn_info *conn)
 {
 	original.init(userdata, conn);
 	conn->want &= ~(unsigned)(FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE);
 	if (conn->max_write > MAX_TRANSFER)
 		conn->max_write = MAX_TRANSFER;
+	ask_for_passthrough(conn);
 }
 
 static const struct fuse_lowlevel_ops *change(const struct fuse_lowlevel_ops *ops, size_t size)
@@ -312,6 +504,7 @@ static const struct fuse_lowlevel_ops *change(const struct fuse_lowlevel_ops *op
 	memcpy(&original, ops, size);
 	changed = original;
 	changed.init = door_init;
+	changed.open = door_open;
 	changed.read = door_read;
 	changed.write = NULL;
 	changed.write_buf = door_write_buf;
@@ -335,7 +528,7 @@ fuse_session_new_versioned(struct fuse_args *args, const struct fuse_lowlevel_op
 	struct fuse_session *(*real)(struct fuse_args *, const struct fuse_lowlevel_ops *, size_t,
 				     struct libfuse_version *, void *) = libfuse("fuse_session_new_versioned");
 
-	return real(args, change(ops, size), sizeof(changed), version, userdata);
+	return session = real(args, change(ops, size), sizeof(changed), version, userdata);
 }
 #else
 EXPORT struct fuse_session *
@@ -344,15 +537,15 @@ fuse_session_new(struct fuse_args *args, const struct fuse_lowlevel_ops *ops, si
 	struct fuse_session *(*real)(struct fuse_args *, const struct fuse_lowlevel_ops *, size_t, void *) =
 		libfuse("fuse_session_new");
 
-	return real(args, change(ops, size), sizeof(changed), userdata);
+	return session = real(args, change(ops, size), sizeof(changed), userdata);
 }
 #endif
 
-static int prepare(int fd)
+static int prepare(struct fuse_session *se, int fd)
 {
 	size_t page = (size_t)sysconf(_SC_PAGESIZE);
 	void *memory;
-	int flags;
+	int flags, error;
 
 	if (posix_memalign(&memory, page, page + MAX_TRANSFER + HEADER_ROOM + MAX_TRANSFER))
 		return -ENOMEM;
@@ -361,6 +554,10 @@ static int prepare(int fd)
 	if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0) {
 		free(memory);
 		return -errno;
+	}
+	if ((error = own_io(se, fd)) < 0) {
+		free(memory);
+		return error;
 	}
 	request_buffer = (char *)memory + page - WRITE_HEADER_SIZE;
 	answer_buffer = (char *)memory + page + MAX_TRANSFER + HEADER_ROOM;
@@ -431,7 +628,7 @@ EXPORT int fuse_session_receive_buf(struct fuse_session *se, struct fuse_buf *bu
 	ssize_t size;
 	void *copy;
 
-	if (!request_buffer && (error = prepare(fd)))
+	if (!request_buffer && (error = prepare(se, fd)))
 		return error;
 	for (turn = 0; turn < TURN_REQUESTS; turn++) {
 		size = read_request(se, fd);
@@ -444,6 +641,7 @@ EXPORT int fuse_session_receive_buf(struct fuse_session *se, struct fuse_buf *bu
 			say_end();
 			return (int)size;
 		}
+		note_init((struct request_header *)request_buffer, size);
 		if (!opcode_is_ours(((struct request_header *)request_buffer)->opcode)) {
 			copy = realloc(buf->mem, (size_t)size);
 			if (!copy)
@@ -467,7 +665,8 @@ static struct fuse_entry_param with_node(const struct fuse_entry_param *e)
 {
 	struct fuse_entry_param copy = *e;
 
-	copy.ino += NODE_OFFSET;
+	copy.ino += NODE_OFFSET + (copy.generation & ~(uint64_t)UINT32_MAX);
+	copy.generation &= UINT32_MAX;
 	return copy;
 }
 
@@ -512,7 +711,7 @@ static PyObject *door_set_handlers(PyObject *self, PyObject *args)
 	int kind;
 
 	(void)self;
-	if (!PyArg_ParseTuple(args, "OOOO", &given[READ], &given[WRITE], &given[COPY_FILE_RANGE], &given[IOCTL]))
+	if (!PyArg_ParseTuple(args, "OOOOO", &given[OPEN], &given[READ], &given[WRITE], &given[COPY_FILE_RANGE], &given[IOCTL]))
 		return NULL;
 	for (kind = 0; kind < KINDS; kind++) {
 		Py_INCREF(given[kind]);
@@ -532,6 +731,63 @@ static PyObject *door_reply_ioctl(PyObject *self, PyObject *args)
 		return NULL;
 	unanswered--;
 	return PyLong_FromLong(fuse_reply_ioctl((fuse_req_t)(uintptr_t)req, 0, data, (size_t)size));
+}
+
+static PyObject *door_want_passthrough(PyObject *self, PyObject *wanted)
+{
+	(void)self;
+	passthrough_wanted = PyObject_IsTrue(wanted) == 1;
+	Py_RETURN_NONE;
+}
+
+static PyObject *door_has_passthrough(PyObject *self, PyObject *args)
+{
+	(void)self;
+	(void)args;
+	return PyBool_FromLong(passthrough_granted);
+}
+
+static PyObject *door_open_backing(PyObject *self, PyObject *args)
+{
+	struct backing_map map = {0};
+	int id;
+
+	(void)self;
+	if (!PyArg_ParseTuple(args, "i", &map.fd))
+		return NULL;
+	id = ioctl(fuse_session_fd(session), BACKING_OPEN, &map);
+	if (id <= 0) {
+		if (!id)
+			errno = EIO;
+		return PyErr_SetFromErrno(PyExc_OSError);
+	}
+	return PyLong_FromLong(id);
+}
+
+static PyObject *door_close_backing(PyObject *self, PyObject *args)
+{
+	int given;
+	uint32_t id;
+
+	(void)self;
+	if (!PyArg_ParseTuple(args, "i", &given))
+		return NULL;
+	id = (uint32_t)given;
+	if (ioctl(fuse_session_fd(session), BACKING_CLOSE, &id) < 0)
+		return PyErr_SetFromErrno(PyExc_OSError);
+	Py_RETURN_NONE;
+}
+
+static PyObject *door_reply_open(PyObject *self, PyObject *args)
+{
+	unsigned long long req, handle;
+	int direct, backing;
+
+	(void)self;
+	if (!PyArg_ParseTuple(args, "KKpi", &req, &handle, &direct, &backing))
+		return NULL;
+	unanswered--;
+	return PyLong_FromLong(answer_open((fuse_req_t)(uintptr_t)req, handle, direct, backing));
 }
 
 static PyObject *door_reply_data(PyObject *self, PyObject *args)
@@ -592,9 +848,15 @@ static PyMethodDef methods[] = {
 	{"set_end_handler", door_set_end_handler, METH_O, "Register who is called when there are no more requests."},
 	{"caller", door_caller, METH_VARARGS, "Id of the thread that sent a request that is not answered yet."},
 	{"set_handlers", door_set_handlers, METH_VARARGS,
-	 "Register who gets (request, handle, ...): read (offset, size, direct), write (offset, data, direct, append,"
-	 " sync), copy_file_range (offset, handle, offset, length, flags), ioctl (command, flags, data, output size, uid,"
-	 " gid, pid)."},
+	 "Register who gets open (request, node, flags, uid), and (request, handle, ...): read (offset, size, direct,"
+	 " memory), write (offset, data, direct, append, sync), copy_file_range (offset, handle, offset, length, flags),"
+	 " ioctl (command, flags, data, output size, uid, gid, pid)."},
+	{"want_passthrough", door_want_passthrough, METH_O, "Ask for passthrough, or not, when a session begins."},
+	{"has_passthrough", door_has_passthrough, METH_NOARGS, "Whether the session has passthrough."},
+	{"open_backing", door_open_backing, METH_VARARGS, "Make a descriptor's file a backing file; return its id."},
+	{"close_backing", door_close_backing, METH_VARARGS, "Let go of a backing file by its id."},
+	{"reply_open", door_reply_open, METH_VARARGS,
+	 "Answer an open: handle, whether it bypasses caches, id of a backing file or 0. Returns 0 or -errno."},
 	{"reply_data", door_reply_data, METH_VARARGS, "Answer a read."},
 	{"reply_ioctl", door_reply_ioctl, METH_VARARGS, "Answer an ioctl with 0 and the data to give back."},
 	{"reply_written", door_reply_written, METH_VARARGS, "Answer a request with a number of bytes."},
@@ -613,6 +875,7 @@ PyMODINIT_FUNC PyInit__door(void)
 	PyObject *made = PyModule_Create(&module);
 
 	if (!made || PyModule_AddIntMacro(made, NODE_OFFSET) < 0 ||
+	    PyModule_AddStringConstant(made, "PASSTHROUGH_BY", PASSTHROUGH_BY) < 0 ||
 	    PyModule_AddIntConstant(made, "IOCTL_DIR", FUSE_IOCTL_DIR) < 0)
 		return NULL;
 	return made;

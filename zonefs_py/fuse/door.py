@@ -31,10 +31,15 @@ _door = _load_globally("zonefs_py.fuse._door")
 import pyfuse3 as pyfuse3  # noqa: E402  (must come after the door)
 
 NODE_OFFSET: int = _door.NODE_OFFSET
-"""What a FUSE node id is above the inode number, but for the root, whose node id is 1."""
+"""What the lower half of a FUSE node id is above the inode number, but for the root, whose node id is 1."""
+NODE_NUMBER_SHIFT = 32
+"""The upper half is the number of the node, if a file has several. In answers it is in the upper half of the
+generation: pyfuse3 knows no node ids."""
 
 ROOT_NODE = 1
 
+OpenHandler = Callable[[int, int, int, int], int | None]
+"""Request, node, flags of open(2), caller's uid. Answers by `reply_open`, also at once; only an errno is returned."""
 ReadHandler = Callable[[int, int, int, int, bool, memoryview], int | None]
 """Request, handle, offset, size, whether O_DIRECT holds for this request, and memory of that size for an answer."""
 WriteHandler = Callable[[int, int, int, memoryview, bool, bool, bool], int | None]
@@ -48,7 +53,9 @@ IOCTL_DIR: int = _door.IOCTL_DIR
 """In an ioctl's flags: it is on a directory."""
 
 
-def set_handlers(read: ReadHandler, write: WriteHandler, copy_file_range: CopyHandler, ioctl: IoctlHandler) -> None:
+def set_handlers(
+    open: OpenHandler, read: ReadHandler, write: WriteHandler, copy_file_range: CopyHandler, ioctl: IoctlHandler
+) -> None:
     """Register who gets these requests. Handlers are called on trio's thread and must not wait for anything.
 
     A handler returns the answer: the number of bytes that were read (they are in its memory), written or copied, or
@@ -56,7 +63,46 @@ def set_handlers(read: ReadHandler, write: WriteHandler, copy_file_range: CopyHa
     `reply_error`, exactly once and on the same thread. The memory of a read, and of what a write brings, is not the
     handler's any more when it returns.
     """
-    _door.set_handlers(read, write, copy_file_range, ioctl)
+    _door.set_handlers(open, read, write, copy_file_range, ioctl)
+
+
+PASSTHROUGH_BY: str = _door.PASSTHROUGH_BY
+"""Who speaks passthrough with the kernel: ``libfuse`` (3.17 or newer), ``door`` (3.13 to 3.16), or nobody: empty."""
+
+
+def want_passthrough(wanted: bool) -> None:
+    """Ask the kernel for passthrough, or do not; call it before ``pyfuse3.init``."""
+    _door.want_passthrough(wanted)
+
+
+def has_passthrough() -> bool:
+    """Whether the kernel knows passthrough and was asked for it. Known once the mount has answered a first request."""
+    granted: bool = _door.has_passthrough()
+    return granted
+
+
+def open_backing(descriptor: int) -> int:
+    """Make the file of *descriptor*, which may be closed then, a backing file of the session; return its id.
+
+    Raises OSError: EPERM without CAP_SYS_ADMIN, ELOOP for a file on a file system that is stacked itself.
+    """
+    number: int = _door.open_backing(descriptor)
+    return number
+
+
+def close_backing(number: int) -> None:
+    """Let go of a backing file. Files that were opened with it keep it. Raises OSError."""
+    _door.close_backing(number)
+
+
+def reply_open(request: int, handle: int, direct_io: bool, backing: int) -> bool:
+    """Answer *request*, an open, with *handle*; return whether the answer found the caller.
+
+    If not, it was interrupted, and nobody will release the handle. *direct_io*: reads and writes come to us as they
+    are; else they go through the kernel's page cache or, with *backing* (an id, or 0), to the backing file.
+    """
+    result: int = _door.reply_open(request, handle, direct_io, backing)
+    return result == 0
 
 
 def reply_data(request: int, data: bytes) -> None:

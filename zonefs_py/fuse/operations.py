@@ -12,21 +12,23 @@ import contextlib
 import functools
 import logging
 import os
-from collections import deque
+import threading
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from typing import Any, NamedTuple, TypeVar, cast
 
 import trio
 
 from zonefs_py.copy import abi
-from zonefs_py.errors import InvalidRequest, UnknownIoctl, ZonefsError
+from zonefs_py.errors import InvalidRequest, StaleNode, UnknownIoctl, ZonefsError
 from zonefs_py.fs import ioctl
 from zonefs_py.fs.access import Caller
 from zonefs_py.fs.attributes import AttributeChanges, Attributes
 from zonefs_py.fs.filesystem import Filesystem
 from zonefs_py.fuse import door
 from zonefs_py.fuse.caller import process_of
-from zonefs_py.fuse.door import NODE_OFFSET, ROOT_NODE, pyfuse3
+from zonefs_py.fuse.door import NODE_NUMBER_SHIFT, NODE_OFFSET, ROOT_NODE, pyfuse3
+from zonefs_py.fuse.passthrough import Passthrough
 
 log = logging.getLogger(__name__)
 
@@ -78,22 +80,32 @@ class Operations(pyfuse3.Operations):
     supports_dot_lookup = False
     enable_writeback_cache = False
 
-    def __init__(self, filesystem: Filesystem) -> None:
+    def __init__(self, filesystem: Filesystem, passthrough: Passthrough) -> None:
         super().__init__()
+        self._passthrough = passthrough
+        self.mountpoint = ""
+        """Where the file system is mounted; empty while it is not."""
+        self._thread = threading.get_ident()
+        """trio's, which answers requests: what waits for one must not run there."""
         self.failed = False
         """Whether a handler met an error that it did not expect: the process must say so when it ends."""
         self._fs = filesystem
         self._waits = filesystem.info.waits
         self._gates: dict[int, deque[trio.Event]] = {}
         """Of the files that a worker thread is busy with, by inode number: whose turn it is, and who comes after."""
+        self._readings: Counter[int] = Counter()
+        """How many copies read from a sequential file without holding its gate: a truncation waits for them."""
         self._files: dict[int, int] = {}
         """Inode numbers by handle."""
+        self._numbers: dict[int, int] = {}
+        """Numbers of the nodes that files were opened by, by handle."""
         self.nursery: trio.Nursery | None = None
         """Where answers to requests that pyfuse3 does not know are worked out; None while nothing is served."""
         self._limiter = trio.CapacityLimiter(WORKER_THREADS)
         self._cache_limiter = trio.CapacityLimiter(WORKER_THREADS)
         """For threads that may wait for the kernel to read and write pages: that needs the workers above."""
         filesystem.on_change = self.attributes_changed
+        filesystem.on_withdrawn = self.withdrawn
         filesystem.on_waits = self.waits_changed
 
     # Refusals
@@ -137,9 +149,13 @@ class Operations(pyfuse3.Operations):
 
     async def _call(self, ino: int, function: Callable[..., R], *args: Any) -> R:
         """Call *function* for the file *ino*: in place if it cannot wait and nothing of that file is under way."""
-        if not self._waits and ino not in self._gates:
+        if self._is_free(ino):
             return function(*args)
         return await self._call_on_worker(ino, function, *args)
+
+    def _is_free(self, ino: int) -> bool:
+        """Whether a call for the file *ino* cannot wait, as far as others use it, and the device itself."""
+        return not self._waits and ino not in self._gates and not self._readings[ino]
 
     def _call_on_worker(self, ino: int, function: Callable[..., R], *args: Any) -> Coroutine[Any, Any, R]:
         """Call *function* in a worker thread, when it is the turn of who calls this now."""
@@ -182,25 +198,88 @@ class Operations(pyfuse3.Operations):
     def attributes_changed(self, ino: int) -> None:
         """Tell the kernel to ask again for the attributes of *ino*. Called in any thread."""
         self._invalidate(ino, attr_only=True)
+        self.withdrawn(ino)
 
-    def _invalidate(self, ino: int, *, attr_only: bool) -> None:
+    def withdrawn(self, ino: int) -> None:
+        """See to it that *ino* is not read past us if it may be no more. Called in any thread.
+
+        That is done on return, but on trio's own thread: then it will be soon.
+        """
+        if not self._passthrough.readers(ino):
+            return
+        if threading.get_ident() != self._thread:
+            self._withdraw(ino)
+        elif self.nursery is not None:
+            withdraw = functools.partial(
+                trio.to_thread.run_sync, self._withdraw, ino, limiter=self._cache_limiter, abandon_on_cancel=True
+            )
+            self.nursery.start_soon(withdraw)
+
+    def _invalidate(self, ino: int, *, attr_only: bool, but: int | None = None) -> None:
+        """Have the kernel forget the attributes, or everything, of all nodes of *ino* *but* one."""
+        for number in self._passthrough.nodes(ino):
+            if number == but:
+                continue
+            try:
+                pyfuse3.invalidate_inode(pyfuse3.InodeT(self._node(ino, number)), attr_only=attr_only)
+            except OSError as exc:
+                # ENOENT: the kernel has forgotten the inode, which is as good.
+                log.debug("inode %d: %s", ino, exc)
+
+    async def _changed_by(self, ino: int, number: int) -> None:
+        """The file has been changed by its node *number*: have the kernel forget what it has of the others."""
+        if self._passthrough.is_split(ino):
+            forget = functools.partial(self._invalidate, ino, attr_only=False, but=number)
+            await trio.to_thread.run_sync(forget, limiter=self._cache_limiter)
+
+    def _withdraw(self, ino: int) -> None:
+        """Have all who read *ino* past us fail, unless they still may. Waits for requests to be answered."""
+        if all(self._may_pass_by(handle) for handle in self._passthrough.readers(ino)):
+            return
+        for handle in self._passthrough.readers(ino)[:1]:
+            # The reader will get an error. Had he met it here, there would have been an action, too.
+            with contextlib.suppress(ZonefsError):
+                self._fs.read(handle, 0, self._fs.info.block_size, True)
+        directory, name = self._fs.place(ino)
+        for _ in self._passthrough.withdraw(ino):
+            log.info("inode %d: taken from those who read it past the file system", ino)
+            try:
+                pyfuse3.invalidate_entry(pyfuse3.InodeT(self._node(directory)), name)
+            except OSError as exc:
+                log.debug("inode %d: %s", ino, exc)
+            self._look_up(directory, name)
+
+    def _may_pass_by(self, handle: int) -> bool:
         try:
-            pyfuse3.invalidate_inode(pyfuse3.InodeT(self._node(ino)), attr_only=attr_only)
+            descriptor = self._fs.backing_descriptor(handle)
+        except ZonefsError as exc:
+            log.debug("handle %d: %s", handle, exc)
+            return False
+        if descriptor is None:
+            return False
+        os.close(descriptor)
+        return True
+
+    def _look_up(self, directory: int, name: bytes) -> None:
+        """Have the kernel look *name* up, through the mount."""
+        group = next(entry.name for entry in self._fs.readdir(self._fs.root)[2:] if entry.ino == directory)
+        try:
+            os.stat(os.path.join(os.fsencode(self.mountpoint), group, name))
         except OSError as exc:
-            # ENOENT: the kernel has forgotten the inode, which is as good.
-            log.debug("inode %d: %s", ino, exc)
+            log.warning("%s: who reads zone file %s may go on: %s", self.mountpoint, os.fsdecode(name), exc)
 
     # Nodes and attributes
 
     def _ino(self, node: int) -> int:
-        return self._fs.root if node == ROOT_NODE else node - NODE_OFFSET
+        return self._fs.root if node == ROOT_NODE else (node & (1 << NODE_NUMBER_SHIFT) - 1) - NODE_OFFSET
 
-    def _node(self, ino: int) -> int:
-        return ROOT_NODE if ino == self._fs.root else ino + NODE_OFFSET
+    def _node(self, ino: int, number: int = 0) -> int:
+        return ROOT_NODE if ino == self._fs.root else (number << NODE_NUMBER_SHIFT) + ino + NODE_OFFSET
 
-    @staticmethod
-    def _entry(attributes: Attributes) -> pyfuse3.EntryAttributes:
+    def _entry(self, attributes: Attributes) -> pyfuse3.EntryAttributes:
+        number, generation = self._passthrough.node(attributes.ino)
         entry = pyfuse3.EntryAttributes()
+        entry.generation = number << NODE_NUMBER_SHIFT | generation
         entry.st_ino = pyfuse3.InodeT(attributes.ino)
         entry.st_mode = pyfuse3.ModeT(attributes.mode)
         entry.st_nlink = attributes.nlink
@@ -246,7 +325,9 @@ class Operations(pyfuse3.Operations):
         )
         # Cutting a large file takes the host's file system a while.
         call = self._call_on_worker if fields.update_size else self._call
-        return self._entry(await call(ino, self._fs.setattr, ino, changes, ctx.uid))
+        attributes = await call(ino, self._fs.setattr, ino, changes, ctx.uid)
+        await self._changed_by(ino, inode >> NODE_NUMBER_SHIFT)
+        return self._entry(attributes)
 
     @_answering
     async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
@@ -287,25 +368,13 @@ class Operations(pyfuse3.Operations):
     # Open files
 
     @_answering
-    async def open(self, inode: pyfuse3.InodeT, flags: pyfuse3.FlagT, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
-        ino = self._ino(inode)
-        call = self._call_on_worker if flags & os.O_TRUNC else self._call
-        handle = await call(ino, self._fs.open, ino, flags, ctx.uid)
-        self._files[handle] = ino
-        # A sequential file is never cached: what the device has is what is read, and the device answers a write. A
-        # conventional file has a page cache, as kernel zonefs has for it: shared mappings need one. Not with O_DIRECT:
-        # the kernel's direct I/O on a cached FUSE file does not take a short write at the end of the file for one.
-        direct_io = self._fs.is_sequential(ino) or bool(flags & os.O_DIRECT)
-        return pyfuse3.FileInfo(fh=pyfuse3.FileHandleT(handle), direct_io=direct_io, keep_cache=False)
-
-    @_answering
     async def fsync(self, fh: pyfuse3.FileHandleT, datasync: bool) -> None:
         # Not through the gate: the file stays usable while the host's disk works.
         await trio.to_thread.run_sync(self._fs.fsync, fh, limiter=self._limiter)
 
     @_answering
     async def release(self, fh: pyfuse3.FileHandleT) -> None:
-        await self._call(self._files.pop(fh), self._fs.release, fh)
+        await self._call(self._let_go(fh), self._fs.release, fh)
 
     # Requests that come through the door: the handlers that it calls
 
@@ -313,8 +382,9 @@ class Operations(pyfuse3.Operations):
         """The errno that answers *exc*: ours have one, anything else is a bug, EIO. *request* is not answered yet."""
         if isinstance(exc, ZonefsError):
             log.debug("%s: %s: %s", name, exc.errno_name, exc)
-            process = process_of(door.caller(request))
-            self._fs.note_refusal(name, exc, *about, process.pid, process.name)
+            if not isinstance(exc, StaleNode):  # which no caller ever sees
+                process = process_of(door.caller(request))
+                self._fs.note_refusal(name, exc, *about, process.pid, process.name)
             return exc.errno
         self.failed = True
         log.error("bug: %s failed", name, exc_info=exc)
@@ -350,12 +420,51 @@ class Operations(pyfuse3.Operations):
         else:
             reply(request, result)
 
+    def on_open(self, request: int, node: int, flags: int, uid: int) -> int | None:
+        """Answer an open of a file: in place, unless it truncates."""
+        ino, number = self._ino(node), node >> NODE_NUMBER_SHIFT
+        try:
+            sequential = self._fs.is_sequential(ino)
+            self._passthrough.check_open(ino, number, flags, sequential=sequential)
+            if not flags & os.O_TRUNC and self._is_free(ino):
+                self._reply_open(request, ino, number, self._fs.open(ino, flags, uid), flags, sequential)
+                return None
+        except Exception as exc:
+            return -self._errno("open", exc, request, About(ino, None, None))
+
+        def reply(request: int, handle: int) -> None:
+            try:
+                self._reply_open(request, ino, number, handle, flags, sequential)
+            except Exception as exc:
+                door.reply_error(request, self._errno("open", exc, request, About(ino, None, None)))
+
+        return self._start("open", request, self._call_on_worker(ino, self._fs.open, ino, flags, uid), reply)
+
+    def _reply_open(self, request: int, ino: int, number: int, handle: int, flags: int, sequential: bool) -> None:
+        try:
+            mode = self._passthrough.open(ino, number, handle, flags, sequential=sequential)
+        except BaseException:
+            self._fs.release(handle)
+            raise
+        self._files[handle] = ino
+        self._numbers[handle] = number
+        if not door.reply_open(request, handle, mode.direct_io, mode.backing):
+            # Whoever asked is gone, and so nobody will release it.
+            self._let_go(handle)
+            self._fs.release(handle)
+
+    def _let_go(self, handle: int) -> int:
+        """Forget *handle*; return its file's inode number."""
+        self._passthrough.release(handle)
+        del self._numbers[handle]
+        return self._files.pop(handle)
+
     def on_read(
         self, request: int, handle: int, offset: int, size: int, direct: bool, buffer: memoryview
     ) -> int | None:
         """Answer a read: in place if no disk is needed for it."""
         ino = self._files[handle]
-        if not self._waits and ino not in self._gates:
+        if self._is_free(ino):
             try:
                 done = self._fs.read_now(handle, offset, buffer, direct)
             except Exception as exc:
@@ -373,21 +482,21 @@ class Operations(pyfuse3.Operations):
         if append:
             # The kernel has put its idea of the file's end there; what the application gave is lost.
             offset = 0
-        if not self._waits and not sync and ino not in self._gates:
+        if not sync and self._is_free(ino) and not self._passthrough.is_split(ino):
             try:
                 return self._fs.write(handle, offset, data, direct, append, False)
             except Exception as exc:
                 return -self._errno("write", exc, request, About(ino, None if append else offset, len(data)))
         write = self._call_on_worker(ino, self._fs.write, handle, offset, bytes(data), direct, append, False)
-        if sync:
-            write = self._then_sync(write, handle)
         about = About(ino, None if append else offset, len(data))
-        return self._start("write", request, write, door.reply_written, about)
+        answer = self._after_write(write, handle, sync=sync)
+        return self._start("write", request, answer, door.reply_written, about)
 
-    async def _then_sync(self, write: Coroutine[Any, Any, int], handle: int) -> int:
-        """Make durable what *write* has written, no longer in the file's turn: it stays usable meanwhile."""
+    async def _after_write(self, write: Coroutine[Any, Any, int], handle: int, *, sync: bool) -> int:
         written = await write
-        if written:
+        await self._changed_by(self._files[handle], self._numbers[handle])
+        if sync and written:
+            # No longer in the file's turn: it stays usable meanwhile.
             await trio.to_thread.run_sync(self._fs.fsync, handle, limiter=self._limiter)
         return written
 
@@ -401,16 +510,45 @@ class Operations(pyfuse3.Operations):
             return -InvalidRequest.errno
         files = {self._files[source], self._files[target]}
         arguments = (source, source_offset, target, offset, min(length, MOST_PER_REPLY))
-        if not self._waits and self._gates.keys().isdisjoint(files):
+        if all(map(self._is_free, files)) and not self._passthrough.is_split(self._files[target]):
             try:
                 copied = self._fs.copy_range_now(*arguments)
             except Exception as exc:
                 return -self._errno("copy_file_range", exc, request, About(self._files[target], offset, length))
             if copied is not None:
                 return copied
-        copy = self._call_in_turn(self._gate(*files), self._fs.copy_range, *arguments)
+        copy = self._copy_between(self._files[target], files, self._fs.copy_range, *arguments)
         about = About(self._files[target], offset, length)
-        return self._start("copy_file_range", request, copy, door.reply_written, about)
+        answer = self._after_write(copy, target, sync=False)
+        return self._start("copy_file_range", request, answer, door.reply_written, about)
+
+    def _copy_between(
+        self, target: int, files: Iterable[int], copy: Callable[..., R], *arguments: Any
+    ) -> Coroutine[Any, Any, R]:
+        """Call *copy*, which copies to *target* from among *files*, on a worker, when it is its turn.
+
+        The gates of sequential sources are passed, but not held: the core holds their locks for a moment only.
+        """
+        read = {ino for ino in files if ino != target and self._fs.is_sequential(ino)}
+        held = self._gate(*({target, *files} - read))
+        return self._copy_in_turn(held, self._gate(*read), read, copy, *arguments)
+
+    async def _copy_in_turn(
+        self,
+        held: contextlib.AbstractAsyncContextManager[None],
+        passed: contextlib.AbstractAsyncContextManager[None],
+        read: Iterable[int],
+        copy: Callable[..., R],
+        *arguments: Any,
+    ) -> R:
+        async with held:
+            async with passed:
+                self._readings.update(read)
+            try:
+                return await trio.to_thread.run_sync(copy, *arguments, limiter=self._limiter)
+            finally:
+                self._readings.subtract(read)
+                self._readings += Counter()  # drops what is 0
 
     def on_ioctl(
         self, request: int, handle: int, command: int, flags: int, data: bytes, size: int, uid: int, gid: int, pid: int
@@ -435,10 +573,7 @@ class Operations(pyfuse3.Operations):
         cached = [ino for ino, sequential in files.items() if not sequential]
         if cached:
             await self._forget(cached)
-        async with self._gate(*files):
-            answer = await trio.to_thread.run_sync(
-                self._copy_ranges_for, handle, data, copy, uid, gid, pid, limiter=self._limiter
-            )
+        answer = await self._copy_between(target, files, self._copy_ranges_for, handle, data, copy, uid, gid, pid)
         await self._forget([target], attributes_of=files)
         return answer
 

@@ -12,27 +12,33 @@ from typing import Any
 
 import trio
 
-from zonefs_py.config import FuseOptions
+from zonefs_py.config import FILESYSTEM_SUBTYPE, FuseOptions
 from zonefs_py.errors import MountError
 from zonefs_py.fs.filesystem import Filesystem
 from zonefs_py.fuse import door
 from zonefs_py.fuse.door import pyfuse3
 from zonefs_py.fuse.operations import Operations
+from zonefs_py.fuse.passthrough import Passthrough
 
 log = logging.getLogger(__name__)
 
-SUBTYPE = "zonefs-py"
-FILESYSTEM_TYPE = f"fuse.{SUBTYPE}"
 MAX_TASKS = 64
 
 
-def serve(filesystem: Filesystem, mountpoint: str, options: FuseOptions, *, on_ready: Callable[[], None]) -> bool:
+ReadyHandler = Callable[[str | None], None]
+"""Gets why reads are not passed through to the kernel; None if they are."""
+
+
+def serve(filesystem: Filesystem, mountpoint: str, options: FuseOptions, *, on_ready: ReadyHandler) -> bool:
     """Mount *filesystem* at *mountpoint* and answer requests until it is unmounted or SIGTERM, SIGINT or SIGHUP comes.
 
     *on_ready* is called, in a worker thread, once the mount answers. Returns whether no handler met an unexpected
-    error. The file system is not closed. Raises MountError if it cannot be mounted.
+    error. The file system is not closed. Raises MountError if it cannot be mounted, or
+    not as *options* demand.
     """
-    operations = Operations(filesystem)
+    passthrough = Passthrough(filesystem, options.passthrough)
+    operations = Operations(filesystem, passthrough)
+    door.want_passthrough(options.passthrough != "off")
     with _libfuse_complaints() as complaints:
         try:
             pyfuse3.init(operations, mountpoint, _session_options(filesystem, options))
@@ -40,7 +46,7 @@ def serve(filesystem: Filesystem, mountpoint: str, options: FuseOptions, *, on_r
             raise MountError(f"{mountpoint}: {complaints() or exc}") from exc
     try:
         door.check_in_use()
-        trio.run(_serve, operations, mountpoint, on_ready)
+        trio.run(_serve, operations, passthrough, mountpoint, on_ready)
     except BaseExceptionGroup as group:
         raise _only(group) from group
     finally:
@@ -59,7 +65,7 @@ def _session_options(filesystem: Filesystem, options: FuseOptions) -> set[str]:
     # pyfuse3 takes ASCII only. Then libfuse's own escapes: its options are separated by commas.
     name = os.fsencode(filesystem.info.name).decode("ascii", "backslashreplace")
     source = name.replace("\\", "\\\\").replace(",", "\\,")
-    chosen = {"default_permissions", f"fsname={source}", f"subtype={SUBTYPE}", *options.kernel_flags}
+    chosen = {"default_permissions", f"fsname={source}", f"subtype={FILESYSTEM_SUBTYPE}", *options.kernel_flags}
     if filesystem.options.read_only:
         chosen.add("ro")
     # The kernel's own file systems are there for everybody, and modes decide. A plain user's FUSE mount is not.
@@ -90,13 +96,16 @@ def _libfuse_complaints() -> Iterator[Callable[[], str]]:
             os.close(kept)
 
 
-async def _serve(operations: Operations, mountpoint: str, on_ready: Callable[[], None]) -> None:
+async def _serve(operations: Operations, passthrough: Passthrough, mountpoint: str, on_ready: ReadyHandler) -> None:
     async with trio.open_nursery() as nursery, trio.open_nursery() as copies:
         operations.nursery = copies
-        door.set_handlers(operations.on_read, operations.on_write, operations.on_copy, operations.on_ioctl)
+        operations.mountpoint = mountpoint
+        door.set_handlers(
+            operations.on_open, operations.on_read, operations.on_write, operations.on_copy, operations.on_ioctl
+        )
         door.set_end_handler(operations.end)
         await nursery.start(_watch_signals, operations)
-        nursery.start_soon(_announce, mountpoint, on_ready)
+        nursery.start_soon(_announce, passthrough, mountpoint, on_ready)
         await pyfuse3.main(min_tasks=1, max_tasks=MAX_TASKS)
         operations.end()
         nursery.cancel_scope.cancel()
@@ -111,10 +120,11 @@ async def _watch_signals(operations: Operations, task_status: trio.TaskStatus[An
             pyfuse3.terminate()
 
 
-async def _announce(mountpoint: str, on_ready: Callable[[], None]) -> None:
+async def _announce(passthrough: Passthrough, mountpoint: str, on_ready: ReadyHandler) -> None:
     def ask() -> None:
         # A request through the kernel and back: only now does the file system answer.
         os.statvfs(mountpoint)
-        on_ready()
+        passthrough.start()
+        on_ready(passthrough.reason)
 
     await trio.to_thread.run_sync(ask)

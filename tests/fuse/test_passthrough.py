@@ -1,0 +1,546 @@
+"""Reads that the kernel serves from the zones' files past the daemon: that it does, and that no rule suffers.
+
+Whether it does is seen by stopping the daemon: what needs an answer of it waits then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import mmap
+import os
+import resource
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.fuse.conftest import ZONEFS_PY, Mounts, run, wait_until
+
+BLOCK = 4096
+MIB = 1 << 20
+FIRST = 2
+"""The zone of seq/0 on a device of `device_dir`."""
+
+Device = Callable[..., Path]
+
+
+def pattern(length: int, seed: int = 0) -> bytes:
+    """*length* bytes, each eight of which differ by where they are and by *seed*."""
+    return b"".join((seed << 40 | more + 1).to_bytes(8, "big") for more in range(0, length, 8))
+
+
+@contextlib.contextmanager
+def opened(path: Path, flags: int) -> Iterator[int]:
+    """Open *path* for a while."""
+    descriptor = os.open(path, flags)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def opened_until_taken(path: Path, flags: int) -> Iterator[int]:
+    """Open *path*, until that is taken back: then close(2) has an error, too (the descriptor is closed)."""
+    descriptor = os.open(path, flags)
+    try:
+        yield descriptor
+    finally:
+        assert refusal(lambda: os.close(descriptor)) == "EIO"
+
+
+def append(path: Path, data: bytes) -> None:
+    """Write *data* at the end of a sequential file."""
+    with opened(path, os.O_WRONLY | os.O_DIRECT | os.O_APPEND) as descriptor:
+        assert os.write(descriptor, data) == len(data)
+
+
+def refusal(call: Callable[[], object]) -> str | None:
+    """The name of the errno that *call* fails with, None if it does not."""
+    try:
+        call()
+    except OSError as exc:
+        return errno.errorcode[exc.errno or 0]
+    return None
+
+
+def is_read_past(daemon: int, descriptor: int) -> bool:
+    """Whether a read of *descriptor* is answered while the daemon is stopped."""
+    thread = threading.Thread(target=os.pread, args=(descriptor, BLOCK, 0))
+
+    def waits_for_the_daemon() -> bool:
+        # The function of Linux's FUSE that waits for an answer (fs/fuse/dev.c).
+        try:
+            return Path(f"/proc/self/task/{thread.native_id}/wchan").read_text() == "request_wait_answer"
+        except OSError:
+            return False
+
+    os.kill(daemon, signal.SIGSTOP)
+    try:
+        thread.start()
+        wait_until("the read ends, or waits", lambda: not thread.is_alive() or waits_for_the_daemon())
+        return not thread.is_alive()
+    finally:
+        os.kill(daemon, signal.SIGCONT)
+        thread.join()
+
+
+@pytest.fixture
+def passing(mounted: Mounts, device_dir: Device) -> Callable[..., Path]:
+    """A factory of mounts that pass reads through; skips where that is impossible."""
+
+    def mount(device: Path | str | None = None, options: str = "") -> Path:
+        device = device if device is not None else device_dir()
+        # Not ``on``: that would be a failure, and here it is a machine that cannot do it.
+        mnt = mounted(device, f"{options},passthrough=auto" if options else "passthrough=auto")  # type: ignore[arg-type]
+        capabilities = mounted.info(mnt)["capabilities"]
+        if not capabilities["passthrough"]:
+            pytest.skip(f"no passthrough: {capabilities['no_passthrough_because']}")
+        return mnt
+
+    return mount
+
+
+def pid_of(mounted: Mounts, mnt: Path) -> int:
+    return mounted.get(mnt).pid
+
+
+# Whether it is used
+
+
+def test_reads_pass_the_daemon_by(passing: Callable[..., Path], mounted: Mounts) -> None:
+    mnt = passing()
+    data = pattern(3 * BLOCK)
+    append(mnt / "seq/0", data)
+    with opened(mnt / "seq/0", os.O_RDONLY) as reader, opened(mnt / "cnv/0", os.O_RDONLY) as conventional:
+        assert is_read_past(pid_of(mounted, mnt), reader)
+        assert is_read_past(pid_of(mounted, mnt), conventional)
+        assert os.pread(reader, MIB, 0) == data
+        assert os.pread(conventional, 2 * MIB, 0) == bytes(MIB)
+
+
+def test_direct_reads_are_checked_by_us(passing: Callable[..., Path], mounted: Mounts) -> None:
+    mnt = passing()
+    append(mnt / "seq/0", pattern(3 * BLOCK))
+    with opened(mnt / "seq/0", os.O_RDONLY | os.O_DIRECT) as reader:
+        assert refusal(lambda: os.pread(reader, 512, 512)) == "EINVAL"
+        assert os.pread(reader, MIB, BLOCK) == pattern(3 * BLOCK)[BLOCK:]
+        # On either side of it, the others are as they would be without.
+        with opened(mnt / "seq/0", os.O_RDONLY) as other:
+            assert is_read_past(pid_of(mounted, mnt), other)
+            assert refusal(lambda: os.pread(reader, 512, 512)) == "EINVAL"
+
+
+def test_it_can_be_switched_off(mounted: Mounts, device_dir: Device) -> None:
+    mnt = mounted(device_dir(), "passthrough=off")
+    capabilities = mounted.info(mnt)["capabilities"]
+    assert not capabilities["passthrough"]
+    assert "passthrough=off" in capabilities["no_passthrough_because"]
+    append(mnt / "seq/0", pattern(BLOCK))
+    with opened(mnt / "seq/0", os.O_RDONLY) as reader:
+        assert not is_read_past(pid_of(mounted, mnt), reader)
+
+
+def test_a_device_that_must_see_reads_sees_them(mounted: Mounts, device_dir: Device, tmp_path: Path) -> None:
+    (tmp_path / "rules.json").write_text(json.dumps({"version": 1, "rules": []}))
+    stack = f"fault:{tmp_path / 'rules.json'},{device_dir()}"
+    mnt = mounted(stack, "passthrough=auto")  # type: ignore[arg-type]
+    capabilities = mounted.info(mnt)["capabilities"]
+    assert not capabilities["passthrough"]
+    append(mnt / "seq/0", pattern(BLOCK))
+    with opened(mnt / "seq/0", os.O_RDONLY) as reader:
+        assert not is_read_past(pid_of(mounted, mnt), reader)
+    mounted.unmount(mnt)
+    done = run(ZONEFS_PY, "mount", stack, mnt, "-o", "passthrough=on", check=False)
+    assert done.returncode == 1
+    lines = done.stderr.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("zonefs-py: passthrough=on is not possible: ")
+    assert not os.path.ismount(mnt)
+
+
+@pytest.mark.parametrize("value", ["", "=yes", "=On"])
+def test_other_values_are_refused(device_dir: Device, tmp_path: Path, value: str) -> None:
+    done = run(ZONEFS_PY, "mount", device_dir(), tmp_path, "-o", f"passthrough{value}", check=False)
+    assert done.returncode == 2
+    assert "auto, on, off" in done.stderr
+
+
+def test_parts_of_a_linear_device_pass(passing: Callable[..., Path], mounted: Mounts, device_dir: Device) -> None:
+    first, second = device_dir(), device_dir(conventional=0, zones=4)
+    mnt = passing(f"linear:{first}+{second}[1-3]")
+    for number in (0, 6, 8):
+        append(mnt / f"seq/{number}", pattern(2 * BLOCK, number))
+    with opened_until_taken(mnt / "seq/8", os.O_RDONLY) as reader, opened(mnt / "seq/0", os.O_RDONLY) as other:
+        assert is_read_past(pid_of(mounted, mnt), reader)
+        assert os.pread(reader, MIB, 0) == pattern(2 * BLOCK, 8)
+        # Zone 10 of all is zone 3 of the second part.
+        mounted.expect_log(mnt, "seq/8|remounting")
+        run(ZONEFS_PY, "zone", "offline", mnt, "10")
+        assert refusal(lambda: os.pread(reader, BLOCK, 0)) == "EIO"
+        assert os.pread(other, MIB, 0) == pattern(2 * BLOCK, 0)
+
+
+# The write pointer
+
+
+@pytest.mark.parametrize("writer_first", [False, True])
+def test_the_write_pointer_is_enforced_beside_readers(
+    passing: Callable[..., Path], mounted: Mounts, writer_first: bool
+) -> None:
+    mnt = passing()
+    path = mnt / "seq/0"
+    append(path, pattern(BLOCK, 1))
+    with contextlib.ExitStack() as stack:
+        order = [os.O_WRONLY | os.O_DIRECT, os.O_RDONLY]
+        handles = {flags: stack.enter_context(opened(path, flags)) for flags in order[:: 1 if writer_first else -1]}
+        writer, reader = handles[order[0]], handles[order[1]]
+        assert is_read_past(pid_of(mounted, mnt), reader)
+        assert refusal(lambda: os.pwrite(writer, pattern(BLOCK), 0)) == "EINVAL"
+        assert refusal(lambda: os.pwrite(writer, pattern(BLOCK), 2 * BLOCK)) == "EINVAL"
+        assert refusal(lambda: mmap.mmap(writer, BLOCK, mmap.MAP_SHARED, mmap.PROT_WRITE)) == "EACCES"
+        assert os.pread(reader, MIB, 0) == pattern(BLOCK, 1), "not beyond the write pointer"
+        assert os.pwrite(writer, pattern(BLOCK, 2), BLOCK) == BLOCK
+        assert os.pread(reader, MIB, 0) == pattern(BLOCK, 1) + pattern(BLOCK, 2)
+        assert os.fstat(reader).st_size == 2 * BLOCK
+
+
+def test_a_reset_and_a_finish_are_seen_by_who_reads(passing: Callable[..., Path], mounted: Mounts) -> None:
+    mnt = passing()
+    path = mnt / "seq/0"
+    append(path, pattern(2 * BLOCK))
+    with opened(path, os.O_RDONLY) as reader:
+        assert is_read_past(pid_of(mounted, mnt), reader)
+        os.truncate(path, 0)
+        assert os.pread(reader, BLOCK, 0) == b""
+        assert os.fstat(reader).st_size == 0
+        append(path, pattern(BLOCK, 7))
+        assert os.pread(reader, MIB, 0) == pattern(BLOCK, 7)
+        os.truncate(path, MIB)
+        assert os.pread(reader, 2 * MIB, 0) == pattern(BLOCK, 7) + bytes(MIB - BLOCK)
+
+
+def test_a_zone_copied_to_is_seen_by_who_reads(passing: Callable[..., Path], mounted: Mounts) -> None:
+    mnt = passing()
+    append(mnt / "seq/0", pattern(4 * BLOCK))
+    with (
+        opened(mnt / "seq/0", os.O_RDONLY) as source,
+        opened(mnt / "seq/1", os.O_RDONLY) as reader,
+        opened(mnt / "seq/1", os.O_WRONLY) as target,
+    ):
+        assert os.pread(reader, BLOCK, 0) == b""
+        assert os.copy_file_range(source, target, 4 * BLOCK, 0, 0) == 4 * BLOCK
+        assert os.pread(reader, MIB, 0) == pattern(4 * BLOCK)
+
+
+# O_RDWR: a shared mapping of it could be stored to
+
+
+@pytest.mark.parametrize("first", [os.O_RDONLY, os.O_WRONLY | os.O_DIRECT, os.O_RDONLY | os.O_DIRECT, None])
+def test_nothing_is_stored_around_the_write_pointer(
+    passing: Callable[..., Path], mounted: Mounts, first: int | None
+) -> None:
+    mnt = passing()
+    path = mnt / "seq/0"
+    append(path, pattern(2 * BLOCK))
+    with contextlib.ExitStack() as stack:
+        before = None if first is None else stack.enter_context(opened(path, first))
+        both = stack.enter_context(opened(path, os.O_RDWR | os.O_DIRECT))
+        mapping = refusal(lambda: mmap.mmap(both, BLOCK, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE))
+        assert mapping == "ENODEV"
+        assert refusal(lambda: os.pwrite(both, pattern(BLOCK), 0)) == "EINVAL"
+        after = stack.enter_context(opened(path, os.O_RDONLY))
+        assert not is_read_past(pid_of(mounted, mnt), after)
+        for descriptor in (both, after):
+            assert os.pread(descriptor, MIB, 0) == pattern(2 * BLOCK)
+        if before is not None and first == os.O_RDONLY:
+            assert is_read_past(pid_of(mounted, mnt), before), "it was open before"
+        # Another one, now that the name leads elsewhere.
+        stack.enter_context(opened(path, os.O_RDWR))
+
+    def passes_again() -> bool:
+        # The kernel tells of a closed file some time after close(2).
+        with opened(path, os.O_RDONLY) as reader:
+            return is_read_past(pid_of(mounted, mnt), reader)
+
+    wait_until("the handles are released", passes_again)
+
+
+def test_all_who_have_a_file_open_see_one_file(passing: Callable[..., Path]) -> None:
+    """Also if they opened it at different times, so that the kernel takes it for two."""
+    mnt = passing()
+    path = mnt / "seq/0"
+    append(path, pattern(BLOCK))
+    with (
+        opened(path, os.O_RDONLY) as reader,
+        opened(path, os.O_WRONLY | os.O_DIRECT) as writer,
+        opened(path, os.O_RDWR | os.O_DIRECT) as both,
+    ):
+        everybody = (reader, writer, both)
+
+        def sizes() -> set[int]:
+            return {os.fstat(descriptor).st_size for descriptor in everybody} | {path.stat().st_size}
+
+        assert len({(os.fstat(one).st_ino, os.fstat(one).st_dev) for one in everybody}) == 1
+        assert sizes() == {BLOCK}
+        os.pwrite(both, pattern(BLOCK, 1), BLOCK)
+        assert sizes() == {2 * BLOCK}
+        os.pwrite(writer, pattern(BLOCK, 2), 2 * BLOCK)
+        assert sizes() == {3 * BLOCK}
+        expected = pattern(BLOCK) + pattern(BLOCK, 1) + pattern(BLOCK, 2)
+        assert os.pread(reader, MIB, 0) == os.pread(both, MIB, 0) == expected
+        os.ftruncate(writer, MIB)
+        assert sizes() == {MIB}
+        os.truncate(path, 0)
+        assert sizes() == {0}
+        with opened(mnt / "seq/1", os.O_WRONLY | os.O_DIRECT) as other:
+            os.write(other, pattern(2 * BLOCK, 3))
+        with opened(mnt / "seq/1", os.O_RDONLY) as source:
+            assert os.copy_file_range(source, both, 2 * BLOCK, 0, 0) == 2 * BLOCK
+        assert sizes() == {2 * BLOCK}
+        assert os.pread(reader, MIB, 0) == pattern(2 * BLOCK, 3)
+        os.chmod(path, 0o604)
+        assert {os.fstat(descriptor).st_mode & 0o777 for descriptor in everybody} == {0o604}
+
+
+def test_locks_of_two_nodes(passing: Callable[..., Path]) -> None:
+    mnt = passing()
+    with opened(mnt / "seq/0", os.O_RDONLY) as reader, opened(mnt / "seq/0", os.O_WRONLY) as writer:
+        fcntl.flock(reader, fcntl.LOCK_EX)
+        assert refusal(lambda: fcntl.flock(writer, fcntl.LOCK_EX | fcntl.LOCK_NB)) == "EAGAIN"
+        with opened(mnt / "seq/0", os.O_RDWR) as both, opened(mnt / "seq/0", os.O_RDWR) as other:
+            fcntl.flock(both, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            assert refusal(lambda: fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)) == "EAGAIN"
+
+
+def test_a_reader_that_is_opened_again_by_its_descriptor_cannot_write(passing: Callable[..., Path]) -> None:
+    mnt = passing()
+    append(mnt / "seq/0", pattern(BLOCK))
+    with opened(mnt / "seq/0", os.O_RDONLY) as reader:
+        assert refusal(lambda: os.open(f"/proc/self/fd/{reader}", os.O_RDWR)) == "ESTALE"
+        # By its name it can.
+        with opened(mnt / "seq/0", os.O_RDWR):
+            pass
+        assert os.pread(reader, BLOCK, 0) == pattern(BLOCK)
+
+
+def test_a_shared_mapping_to_read_shows_what_is_written(passing: Callable[..., Path]) -> None:
+    mnt = passing()
+    append(mnt / "seq/0", pattern(BLOCK, 1))
+    with opened(mnt / "seq/0", os.O_RDONLY) as reader:
+        append(mnt / "seq/0", pattern(BLOCK, 2))
+        with mmap.mmap(reader, 2 * BLOCK, mmap.MAP_SHARED, mmap.PROT_READ) as mapping:
+            assert mapping[:] == pattern(BLOCK, 1) + pattern(BLOCK, 2)
+        assert refusal(lambda: mmap.mmap(reader, BLOCK, mmap.MAP_SHARED, mmap.PROT_WRITE)) == "EACCES"
+
+
+# Conventional files
+
+
+def test_a_conventional_file_is_one_with_its_mappings(passing: Callable[..., Path], mounted: Mounts) -> None:
+    mnt = passing()
+    path = mnt / "cnv/0"
+    with (
+        opened(path, os.O_RDONLY) as reader,
+        opened(path, os.O_RDWR) as both,
+        mmap.mmap(both, MIB, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE) as mapping,
+    ):
+        assert is_read_past(pid_of(mounted, mnt), reader)
+        mapping[10:20] = b"0123456789"
+        assert os.pread(reader, 10, 10) == os.pread(both, 10, 10) == b"0123456789"
+        # Single bytes of the same block, from the other side.
+        assert os.pwrite(both, b"ab", 13) == 2
+        assert mapping[10:20] == os.pread(reader, 10, 10) == b"012ab56789"
+        assert os.pwrite(both, pattern(2 * BLOCK), MIB - BLOCK) == BLOCK, "up to the capacity"
+        assert refusal(lambda: os.pwrite(both, b"x", MIB)) == "EFBIG"
+        assert mapping[-BLOCK:] == pattern(2 * BLOCK)[:BLOCK]
+        assert os.fstat(both).st_size == path.stat().st_size == MIB
+    assert (mounted.info(mnt)["device"]["zone_size"]) == MIB
+
+
+def test_a_conventional_file_that_is_written_has_its_page_cache(passing: Callable[..., Path], mounted: Mounts) -> None:
+    mnt = passing()
+    with (
+        opened(mnt / "cnv/0", os.O_RDWR) as both,
+        opened(mnt / "cnv/0", os.O_RDONLY) as reader,
+        mmap.mmap(both, BLOCK, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE) as mapping,
+    ):
+        mapping[:3] = b"abc"
+        assert os.pread(reader, 3, 0) == os.pread(both, 3, 0) == b"abc"
+        os.pwrite(both, b"x", 1)
+        assert mapping[:3] == os.pread(reader, 3, 0) == b"axc"
+
+
+def test_writes_of_single_bytes_leave_mapped_neighbours_alone(passing: Callable[..., Path]) -> None:
+    mnt = passing()
+    with (
+        opened(mnt / "cnv/0", os.O_RDONLY),
+        opened(mnt / "cnv/0", os.O_RDWR) as both,
+        mmap.mmap(both, BLOCK, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE) as mapping,
+    ):
+        done = threading.Event()
+
+        def write() -> None:
+            while not done.is_set():
+                os.pwrite(both, b"w", 100)
+
+        thread = threading.Thread(target=write)
+        thread.start()
+        try:
+            for number in range(20_000):
+                value = number % 251 + 1
+                mapping[0] = value
+                assert mapping[0] == value, "a write to byte 100 brought byte 0 back"
+        finally:
+            done.set()
+            thread.join()
+
+
+def test_aggregated_files_are_served_by_us(passing: Callable[..., Path], mounted: Mounts, device_dir: Device) -> None:
+    mnt = passing(device_dir(conventional=4, mkfs=("-o", "aggr_cnv")))
+    with opened(mnt / "cnv/0", os.O_RDWR) as both:
+        assert os.pwrite(both, pattern(2 * BLOCK), MIB - BLOCK) == 2 * BLOCK
+        with opened(mnt / "cnv/0", os.O_RDONLY) as reader:
+            assert os.pread(reader, 2 * BLOCK, MIB - BLOCK) == pattern(2 * BLOCK)
+
+
+# Zones that break
+
+
+def mount_state(mounted: Mounts, mnt: Path, path: Path) -> tuple[bool, int, str]:
+    """What an error left: whether the mount is read-only; size and mode of the file."""
+    return mounted.info(mnt)["mount"]["read_only"], path.stat().st_size, oct(path.stat().st_mode)
+
+
+@pytest.mark.parametrize("policy", ["remount-ro", "zone-ro", "zone-offline", "repair"])
+def test_an_offline_zone_is_read_by_nobody(
+    passing: Callable[..., Path], mounted: Mounts, device_dir: Device, policy: str
+) -> None:
+    """The reader gets what he would get from kernel zonefs, and what follows is what follows there."""
+    states = []
+    for passes in (True, False):
+        device = device_dir()
+        mnt = passing(device, f"errors={policy}") if passes else mounted(device, f"errors={policy},passthrough=off")
+        mounted.expect_log(mnt, "seq/0|remounting")
+        path = mnt / "seq/0"
+        append(path, pattern(2 * BLOCK))
+        append(mnt / "seq/1", pattern(2 * BLOCK))
+        handle = opened_until_taken if passes else opened
+        with handle(path, os.O_RDONLY) as reader, opened(mnt / "seq/1", os.O_RDONLY) as other:
+            assert os.pread(reader, BLOCK, 0) == pattern(2 * BLOCK)[:BLOCK]
+            run(ZONEFS_PY, "zone", "offline", mnt, str(FIRST))
+            assert refusal(lambda: os.pread(reader, BLOCK, 0)) == "EIO"
+            assert refusal(lambda: os.pread(reader, BLOCK, 0)) in ("EIO", "EPERM")
+            assert os.pread(other, MIB, 0) == pattern(2 * BLOCK), "the other zones are well"
+            with opened(path, os.O_RDONLY) as late:
+                assert refusal(lambda: os.pread(late, BLOCK, 0)) == "EPERM"
+        states.append(mount_state(mounted, mnt, path))
+    assert states[0] == states[1]
+
+
+def test_a_zone_that_came_back_is_passed_through_again(
+    passing: Callable[..., Path], mounted: Mounts, device_dir: Device
+) -> None:
+    device = device_dir()
+    mnt = passing(device)
+    mounted.expect_log(mnt, "seq/0|remounting")
+    append(mnt / "seq/0", pattern(BLOCK))
+    for _ in range(3):
+        with opened_until_taken(mnt / "seq/0", os.O_RDONLY) as reader:
+            assert is_read_past(pid_of(mounted, mnt), reader)
+            run(ZONEFS_PY, "zone", "offline", mnt, str(FIRST))
+            assert refusal(lambda: os.pread(reader, BLOCK, 0)) == "EIO"
+        run(ZONEFS_PY, "zone", "online", mnt, str(FIRST))
+        mounted.unmount(mnt)
+        mnt = passing(device)
+        mounted.expect_log(mnt, "seq/0|remounting")
+
+
+def test_a_read_only_zone_is_read_on(passing: Callable[..., Path], mounted: Mounts) -> None:
+    mnt = passing(options="errors=zone-ro")
+    append(mnt / "seq/0", pattern(BLOCK))
+    mounted.expect_log(mnt, "seq/0")
+    with opened(mnt / "seq/0", os.O_RDONLY) as reader, opened(mnt / "seq/0", os.O_WRONLY | os.O_DIRECT) as writer:
+        run(ZONEFS_PY, "zone", "readonly", mnt, str(FIRST))
+        assert os.pread(reader, MIB, 0) == pattern(BLOCK)
+        assert refusal(lambda: os.pwrite(writer, pattern(BLOCK), BLOCK)) == "EIO"
+        assert os.pread(reader, MIB, 0) == pattern(BLOCK)
+        assert refusal(lambda: os.pwrite(writer, pattern(BLOCK), BLOCK)) == "EPERM"
+
+
+def test_a_file_that_an_error_takes_offline_is_read_by_nobody(passing: Callable[..., Path], mounted: Mounts) -> None:
+    """The zone itself could still be read: the mount option says that the file is not."""
+    mnt = passing(options="errors=zone-offline")
+    append(mnt / "seq/0", pattern(BLOCK))
+    mounted.expect_log(mnt, "seq/0")
+    path = mnt / "seq/0"
+    with (
+        opened_until_taken(path, os.O_RDONLY) as reader,
+        opened_until_taken(path, os.O_WRONLY | os.O_DIRECT) as writer,
+    ):
+        assert os.pread(reader, MIB, 0) == pattern(BLOCK)
+        run(ZONEFS_PY, "zone", "readonly", mnt, str(FIRST))
+        assert refusal(lambda: os.pwrite(writer, pattern(BLOCK), BLOCK)) == "EIO"
+        wait_until("the reader is stopped", lambda: refusal(lambda: os.pread(reader, BLOCK, 0)) is not None)
+        assert refusal(lambda: os.pread(reader, BLOCK, 0)) == "EIO"
+
+
+# What it costs
+
+
+def test_what_is_open_is_bounded_by_what_is_open(
+    passing: Callable[..., Path], mounted: Mounts, device_dir: Device
+) -> None:
+    """Neither files opened once nor files kept open take descriptors of the daemon, or ids for good."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 4096:
+        pytest.skip(f"takes 4096 open files, not {hard}: ulimit -Hn")
+    zones = 600
+    mnt = passing(device_dir(zones=zones, conventional=1, zone_size="64K"))
+    daemon = pid_of(mounted, mnt)
+    names = [mnt / f"seq/{number}" for number in range(zones - 1)]
+    descriptors = Path(f"/proc/{daemon}/fd")
+    before = len(list(descriptors.iterdir()))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2 * zones), hard))
+    try:
+        with contextlib.ExitStack() as stack:
+            handles = [stack.enter_context(opened(name, os.O_RDONLY)) for name in names]
+            assert {os.pread(handle, BLOCK, 0) for handle in handles} == {b""}
+            assert len(list(descriptors.iterdir())) <= before + 4
+            assert is_read_past(daemon, handles[-1])
+        for name in names:
+            with opened(name, os.O_RDONLY):
+                pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert len(list(descriptors.iterdir())) <= before + 4
+
+
+def test_reads_go_on_when_the_daemon_dies(passing: Callable[..., Path], mounted: Mounts) -> None:
+    mnt = passing()
+    append(mnt / "seq/0", pattern(BLOCK))
+    with opened(mnt / "seq/0", os.O_RDONLY) as reader:
+        daemon = mounted.get(mnt)
+        os.kill(daemon.pid, signal.SIGKILL)
+        wait_until("the daemon ends", lambda: not daemon.daemon_runs)
+        assert os.pread(reader, MIB, 0) == pattern(BLOCK)
+        assert refusal(lambda: os.open(mnt / "seq/0", os.O_RDONLY)) in ("ENOTCONN", "ECONNABORTED")
+    subprocess.run([str(ZONEFS_PY), "umount", str(mnt)], check=True)
+    mounted.forget(mnt)
+
+
+def test_opening_to_read_past_us_counts_as_reading(passing: Callable[..., Path]) -> None:
+    mnt = passing()
+    append(mnt / "seq/0", pattern(BLOCK))
+    os.utime(mnt / "seq/0", ns=(1_000_000_000, 2_000_000_000))
+    with opened(mnt / "seq/0", os.O_RDONLY | os.O_NOATIME):
+        assert (mnt / "seq/0").stat().st_atime_ns == 1_000_000_000
+    with opened(mnt / "seq/0", os.O_RDONLY) as reader:
+        os.pread(reader, BLOCK, 0)
+        assert (mnt / "seq/0").stat().st_atime_ns > 2_000_000_000

@@ -1,0 +1,284 @@
+"""Which open files the kernel serves past us, from the host files that hold their zones (FUSE passthrough, Linux 6.9).
+
+*What may pass us by*: reads of files that were opened read-only and without O_DIRECT, and mappings. While a file is
+passed through for somebody, every open of it is marked, because the kernel wants all opens of an inode alike. One that
+may do more gets direct I/O as well: its reads and writes come to us, and the write pointer stays enforced.
+
+*The one open that cannot be marked* is O_RDWR of a sequential file: the kernel would let it map the host file and
+store to it, around the write pointer. While such a handle is open, nothing of its inode is passed through. If it comes
+while something is, it gets ESTALE: the kernel looks the name up again, finds another node of the same file, where
+nothing is marked, and opens that. Its user notices nothing; who has the file open keeps the node he has.
+
+*What was given cannot be taken back* by any message to the kernel. But if a node is looked up again and has another
+generation, the kernel takes the old inode for one that was deleted, and every call on it fails with EIO: that is how
+readers lose a zone that goes offline.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from zonefs_py.errors import DeviceError, MountError, StaleNode, why_no_passthrough
+from zonefs_py.fs.filesystem import Filesystem
+from zonefs_py.fuse import door
+
+log = logging.getLogger(__name__)
+
+MOST_BACKINGS = 65_536
+"""Files that are open at one time and passed through: each holds a file open in the kernel. More are served by us."""
+
+ZONES_TO_PROBE = 64
+
+
+class OpenMode(NamedTuple):
+    """How the kernel is to treat an open file: see `door.reply_open`."""
+
+    direct_io: bool
+    backing: int
+
+
+class _Node:
+    """What the kernel takes for an inode. A file has one, as a rule."""
+
+    __slots__ = ("backing", "generation", "marked", "readers", "unmarked")
+
+    def __init__(self, generation: int) -> None:
+        self.generation = generation
+        self.marked: set[int] = set()
+        """Handles whose opens name the backing file."""
+        self.readers: set[int] = set()
+        """Those of them whose reads pass us by."""
+        self.unmarked = 0
+        self.backing = 0
+        """Id of the backing file while there are marked handles."""
+
+
+class _File:
+    """The nodes of one file, by number, and which of them a look-up finds."""
+
+    __slots__ = ("current", "nodes")
+
+    def __init__(self) -> None:
+        self.nodes: dict[int, _Node] = {0: _Node(0)}
+        self.current = 0
+
+    def is_plain(self) -> bool:
+        """Whether nothing about it is worth remembering."""
+        node = self.nodes.get(0)
+        return (
+            self.current == 0
+            and len(self.nodes) == 1
+            and node is not None
+            and not (node.generation or node.marked or node.unmarked)
+        )
+
+
+class Passthrough:
+    """The passed-through files of one mount."""
+
+    def __init__(self, filesystem: Filesystem, wanted: str) -> None:
+        """*wanted* is ``auto``, ``on`` or ``off``."""
+        self._fs = filesystem
+        self._wanted = wanted
+        self.active = False
+        """Whether files are passed through."""
+        self.reason: str | None = "the mount is not ready yet"
+        """Why not; None if they are."""
+        self._lock = threading.Lock()
+        """Guards everything below. Nothing is called while it is held, but the door."""
+        self._files: dict[int, _File] = {}
+        """By inode number; a file that is not here has one node, and no handles."""
+        self._handles: dict[int, tuple[int, int, _Node]] = {}
+        """Inode number, number of the node, and node of each open handle."""
+        self._nr_backings = 0
+
+    def start(self) -> None:
+        """Find out whether files can be passed through; call it when the mount has answered a first request.
+
+        Raises MountError if they must be and cannot.
+        """
+        self.reason = self._why_not()
+        self.active = self.reason is None
+        if self.reason is not None and self._wanted == "on":
+            raise MountError(f"passthrough=on is not possible: {self.reason}")
+        log.info("passthrough: %s", self.reason or "on")
+
+    def _why_not(self) -> str | None:
+        if self._wanted == "off":
+            return "switched off by the mount option passthrough=off"
+        if not door.PASSTHROUGH_BY:
+            return f"zonefs-py was built with libfuse {door.libfuse_version()}; it takes 3.13"
+        if not door.has_passthrough():
+            return "the kernel does not offer it; Linux 6.9 and newer can"
+        for number in range(min(self._fs.info.nr_zones, ZONES_TO_PROBE)):
+            try:
+                descriptor = self._fs.device.backing_descriptor(number)
+            except DeviceError as exc:
+                return str(exc)
+            if descriptor is not None:
+                break
+        else:
+            return f"a device of kind {self._fs.info.kind} must see every read"
+        try:
+            door.close_backing(door.open_backing(descriptor))
+        except OSError as exc:
+            return why_no_passthrough(exc)
+        finally:
+            os.close(descriptor)
+        return None
+
+    # Nodes
+
+    def node(self, ino: int) -> tuple[int, int]:
+        """Return the number and the generation of the node that a look-up of the file *ino* finds."""
+        file = self._files.get(ino)
+        if file is None:
+            return 0, 0
+        with self._lock:
+            return file.current, file.nodes[file.current].generation
+
+    def nodes(self, ino: int) -> list[int]:
+        """Return the numbers of all nodes by which the kernel may know the file *ino*."""
+        file = self._files.get(ino)
+        if file is None:
+            return [0]
+        with self._lock:
+            return list(file.nodes)
+
+    def is_split(self, ino: int) -> bool:
+        """Whether the kernel may know the file *ino* by several nodes."""
+        file = self._files.get(ino)
+        return file is not None and len(file.nodes) > 1
+
+    # Opening and closing
+
+    def check_open(self, ino: int, number: int, flags: int, *, sequential: bool) -> None:
+        """Raise StaleNode if node *number* of the file *ino* cannot be opened with *flags*, but another one can."""
+        if not sequential or flags & os.O_ACCMODE != os.O_RDWR:
+            return
+        with self._lock:
+            file = self._files.get(ino)
+            node = None if file is None else file.nodes.get(number)
+            if file is None or node is None or not node.marked:
+                return
+            if file.current == number:
+                # A new one if a look-up would find one that is passed through, too.
+                file.current = max(file.nodes) + 1
+                file.nodes[file.current] = _Node(0)
+        raise StaleNode(f"inode {ino}: open for reading past the file system; look it up again to write and read it")
+
+    def open(self, ino: int, number: int, handle: int, flags: int, *, sequential: bool) -> OpenMode:
+        """Take note of *handle*, opened with *flags* by node *number*; return how the kernel is to treat it.
+
+        Raises StaleNode, see `check_open`: the handle has not been noted then.
+        """
+        self.check_open(ino, number, flags, sequential=sequential)
+        access = flags & os.O_ACCMODE
+        # Without passthrough: a sequential file is never cached: what the device has is what is read, and the device
+        # answers a write. A conventional file has a page cache, as kernel zonefs has for it: shared mappings need one.
+        # Not with O_DIRECT: the kernel's direct I/O on a cached FUSE file does not take a short write at the end of the
+        # file for one.
+        unmarked = OpenMode(sequential or bool(flags & os.O_DIRECT), 0)
+        with self._lock:
+            file = self._files.setdefault(ino, _File())
+            node = file.nodes.setdefault(number, _Node(0))
+            self._handles[handle] = (ino, number, node)
+            if not node.backing and not self._may_begin(node, access, sequential=sequential):
+                node.unmarked += 1
+                return unmarked
+        if not node.backing:
+            # Only trio's thread opens files, so there is still none.
+            node.backing = self._open_backing(handle)
+        with self._lock:
+            if not node.backing:
+                node.unmarked += 1
+                return unmarked
+            node.marked.add(handle)
+            passes_by = access == os.O_RDONLY and not flags & os.O_DIRECT
+            if passes_by:
+                node.readers.add(handle)
+        if passes_by:
+            self._fs.count_as_read(handle)
+        return OpenMode(not passes_by, node.backing)
+
+    def _may_begin(self, node: _Node, access: int, *, sequential: bool) -> bool:
+        if not self.active or node.unmarked or self._nr_backings >= MOST_BACKINGS:
+            return False
+        # A conventional file that somebody writes has a page cache of FUSE's, where mappings and all reads are one.
+        return access == os.O_RDONLY or (sequential and access == os.O_WRONLY)
+
+    def _open_backing(self, handle: int) -> int:
+        """Return the id of the backing file of an open file, 0 if it has none."""
+        try:
+            descriptor = self._fs.backing_descriptor(handle)
+            if descriptor is None:
+                return 0
+            try:
+                number = door.open_backing(descriptor)
+            finally:
+                os.close(descriptor)
+        except (DeviceError, OSError) as exc:
+            log.warning("passthrough: %s", exc)
+            return 0
+        self._nr_backings += 1
+        return number
+
+    def release(self, handle: int) -> None:
+        """Forget *handle*."""
+        with self._lock:
+            ino, number, node = self._handles.pop(handle)
+            file = self._files[ino]
+            if handle in node.marked:
+                node.marked.discard(handle)
+                node.readers.discard(handle)
+                if not node.marked:
+                    self._close_backing(node)
+            else:
+                node.unmarked -= 1
+            if not (node.marked or node.unmarked) and number != file.current and file.nodes.get(number) is node:
+                del file.nodes[number]
+            if file.is_plain():
+                del self._files[ino]
+
+    def _close_backing(self, node: _Node) -> None:
+        backing, node.backing = node.backing, 0
+        if backing:
+            self._nr_backings -= 1
+            try:
+                door.close_backing(backing)
+            except OSError as exc:
+                # After the connection has ended there is nothing to close.
+                log.debug("backing file %d: %s", backing, exc)
+
+    # Taking back
+
+    def readers(self, ino: int) -> list[int]:
+        """Return the handles of the file *ino* whose reads pass us by, one for each of its nodes."""
+        file = self._files.get(ino)
+        if file is None:
+            return []
+        with self._lock:
+            return [next(iter(node.readers)) for node in file.nodes.values() if node.readers]
+
+    def withdraw(self, ino: int) -> Iterator[None]:
+        """Give each node of the file *ino* that has readers another generation, and stop after each.
+
+        Then a look-up of the file finds that node: it must be made before going on, for the readers to lose it.
+        """
+        with self._lock:
+            file = self._files.get(ino)
+            numbers = [] if file is None else [number for number, node in file.nodes.items() if node.readers]
+        for number in numbers:
+            with self._lock:
+                assert file is not None
+                old = file.nodes[number]
+                # Its handles stay with it until they are released.
+                file.nodes[number] = _Node(old.generation + 1)
+                file.current = number
+                self._files[ino] = file
+                self._close_backing(old)
+            yield

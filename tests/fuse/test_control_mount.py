@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import logging
@@ -240,6 +241,28 @@ def test_a_stuck_write_stops_no_other_zone(mnt: Path) -> None:
     assert (mnt / "seq/0").stat().st_size == 2 * BLOCK
 
 
+def test_faults_meet_reads_that_the_kernel_served_past_us(mnt: Path) -> None:
+    """Who has the file open when the rule comes may lose it (EIO); who opens it then is served by the daemon."""
+    control = MountControl(mnt)
+    for number in (0, 1):
+        append(mnt / "seq" / str(number), pattern(0, 2 * BLOCK))
+    readers = [os.open(mnt / "seq" / str(number), os.O_RDONLY) for number in (0, 1)]
+    try:
+        assert [os.pread(reader, BLOCK, 0) for reader in readers] == [pattern(0, BLOCK)] * 2
+        control.add_faults([{"operation": "read", "zones": 2, "effect": "fail", "count": None}])
+        assert errno_of(lambda: os.pread(readers[0], BLOCK, 0)) == "EIO"
+        assert errno_of(lambda: (mnt / "seq/0").read_bytes()) == "EIO"
+        assert control.faults()["rules"][0]["fired"] > 0
+        assert os.pread(readers[1], BLOCK, 0) == pattern(0, BLOCK)
+        control.clear_faults()
+        assert (mnt / "seq/0").read_bytes() == pattern(0, 2 * BLOCK)
+    finally:
+        for reader in readers:
+            # Of a file that was lost, close(2) says so too; it is closed all the same.
+            with contextlib.suppress(OSError):
+                os.close(reader)
+
+
 STUCK_CALLS: dict[str, Callable[[Path], object]] = {
     "write": lambda mnt: append(mnt / "seq/0", bytes(BLOCK)),
     "reset": lambda mnt: os.truncate(mnt / "seq/1", 0),
@@ -362,7 +385,10 @@ def test_refusals_are_logged_if_asked_for(device_dir: DeviceFactory, mounted: Mo
 def test_statistics_and_log_level(mnt: Path, mounted: Mounts) -> None:
     control = MountControl(mnt)
     append(mnt / "seq/0", bytes(3 * BLOCK))
-    (mnt / "seq/0").read_bytes()
+    # With O_DIRECT it comes to the daemon, whatever the kernel can do.
+    reader = os.open(mnt / "seq/0", os.O_RDONLY | os.O_DIRECT)
+    assert os.preadv(reader, [mmap.mmap(-1, 4 * BLOCK)], 0) == 3 * BLOCK
+    os.close(reader)
     os.truncate(mnt / "seq/0", 0)
     statistics = control.statistics()
     activity = statistics["activity"]

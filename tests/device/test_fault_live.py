@@ -12,6 +12,8 @@ from tests.device.copying import CopyingDevice
 from tests.device.test_fault import BLOCK, COPY, GEOMETRY, HOST, READ, SEQ, WRITE, ZONE, at, blocks, faulty, written
 from zonefs_py.device.fault import FaultDevice
 from zonefs_py.device.fault_rules import Effect, FaultRule, Operation
+from zonefs_py.device.linear import LinearDevice
+from zonefs_py.device.linear_table import Slice
 from zonefs_py.device.memory import MemoryDevice
 from zonefs_py.errors import DeviceError, UserError
 from zonefs_py.zone import CopyRange, ZoneOp
@@ -212,6 +214,16 @@ def test_when_all_is_abandoned_nobody_waits() -> None:
     with pytest.raises(DeviceError, match="given up"):
         device.read(0, BLOCK)
     device.write(0, blocks("a"))
+
+
+@pytest.mark.parametrize("stack", ["linear", "fault"])
+def test_what_is_abandoned_above_is_abandoned_below(stack: str) -> None:
+    _, below = faulty(FaultRule(READ, STUCK))
+    device = LinearDevice([Slice(below)]) if stack == "linear" else FaultDevice(below)
+    caller = Caller(lambda: device.read(0, BLOCK))
+    wait_for(lambda: len(below.stuck) == 1)
+    device.abandon()
+    assert isinstance(caller.end(), DeviceError)
 
 
 def test_rules_that_make_calls_wait_need_leave() -> None:

@@ -251,8 +251,11 @@ class TestLength:
     def test_a_full_destination(self, fs: Filesystem) -> None:
         put(fs, "cnv/0", random_bytes(ZONE_SIZE, 1))
         put(fs, "seq/0", random_bytes(CAPACITY, 2))
-        for offset in (0, BLOCK, CAPACITY, CAPACITY + BLOCK, 1 << 50):
+        for offset in (CAPACITY, CAPACITY + BLOCK, 1 << 50):
             with pytest.raises(BeyondCapacity):
+                copy(fs, "cnv/0", 0, "seq/0", offset, BLOCK)
+        for offset in (0, BLOCK):  # as a write there
+            with pytest.raises(NotAtWritePointer):
                 copy(fs, "cnv/0", 0, "seq/0", offset, BLOCK)
         for offset in (ZONE_SIZE, ZONE_SIZE + 1, 1 << 62):
             with pytest.raises(BeyondCapacity):

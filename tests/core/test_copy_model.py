@@ -112,7 +112,7 @@ class Model:
             return 0
         if source is target and abs(source_offset - offset) < length:
             return "EINVAL"
-        if offset >= target.capacity or (target.sequential and target.size == target.capacity):
+        if offset >= target.capacity:
             return "EFBIG"
         length = min(length, target.capacity - offset)
         if target.sequential:

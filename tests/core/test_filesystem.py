@@ -567,6 +567,67 @@ def announced(fs: Filesystem) -> list[int]:
     return seen
 
 
+class TestTimes:
+    """Nanoseconds of a clock that goes on by one a look."""
+
+    @pytest.fixture
+    def fs(self) -> Iterator[Filesystem]:
+        clock = iter(range(1_000, 2_000))
+        with Filesystem(new_device(), clock=lambda: next(clock)) as fs:
+            fs.setattr("seq/0", AttributeChanges(atime_ns=1, mtime_ns=2))
+            yield fs
+
+    @staticmethod
+    def times(fs: Filesystem, name: str) -> tuple[int, int, int]:
+        status = fs.getattr(fs.resolve(name))
+        return status.atime_ns, status.mtime_ns, status.ctime_ns
+
+    @pytest.mark.parametrize("size", [0, CAPACITY])
+    def test_truncating_by_name_moves_none(self, fs: Filesystem, size: int) -> None:
+        before = self.times(fs, "seq/0")
+        fs.truncate("seq/0", size)
+        assert self.times(fs, "seq/0") == before
+
+    @pytest.mark.parametrize("size", [0, CAPACITY])
+    def test_truncating_by_handle_moves_two(self, fs: Filesystem, size: int) -> None:
+        before = self.times(fs, "seq/0")
+        fs.setattr("seq/0", AttributeChanges(size=size), by_handle=True)
+        after = self.times(fs, "seq/0")
+        assert after[0] == before[0]
+        assert after[1] == after[2] > before[2]
+
+    def test_a_refused_truncation_moves_none(self, fs: Filesystem) -> None:
+        before = self.times(fs, "seq/0")
+        with pytest.raises(NotPermitted):
+            fs.setattr("seq/0", AttributeChanges(size=1), by_handle=True)
+        assert self.times(fs, "seq/0") == before
+
+    def test_a_truncating_open_moves_two(self, fs: Filesystem) -> None:
+        before = self.times(fs, "seq/0")
+        fs.release(fs.open("seq/0", os.O_RDONLY))
+        assert self.times(fs, "seq/0") == before
+        fs.release(fs.open("seq/0", os.O_RDONLY | os.O_TRUNC))
+        after = self.times(fs, "seq/0")
+        assert after[0] == before[0]
+        assert after[1] == after[2] > before[2]
+
+    def test_listing_moves_the_access_time_of_a_directory(self, fs: Filesystem) -> None:
+        seq = fs.resolve("seq")
+        before = self.times(fs, "seq")
+        fs.readdir(seq)
+        after = self.times(fs, "seq")
+        assert after[0] > before[0]
+        assert after[1:] == before[1:]
+        fs.readdir(seq)
+        assert self.times(fs, "seq") == after, "relatime: it is later than the others"
+
+    def test_listing_a_read_only_file_system_moves_none(self, fs: Filesystem) -> None:
+        before = self.times(fs, "seq")
+        fs.remount(options(read_only=True))
+        fs.readdir(fs.resolve("seq"))
+        assert self.times(fs, "seq") == before
+
+
 class TestAnnouncements:
     def test_a_failed_write_is_announced(self) -> None:
         device = FailingDevice(new_device(), Rule("write", blocks=1))
@@ -662,6 +723,34 @@ def check_degraded(fs: Filesystem, handle: int, policy: str, size: int) -> None:
 
 
 class TestErrors:
+    @pytest.mark.parametrize("size", [0, CAPACITY])
+    def test_an_open_handle_truncates_after_an_error_made_everything_read_only(self, size: int) -> None:
+        device = FailingDevice(new_device(), Rule("write", FIRST))
+        with Filesystem(device, options("remount-ro")) as fs:
+            handle = fs.open("seq/0", DIRECT)
+            with pytest.raises(DeviceError):
+                fs.write(handle, 0, pattern(0, BLOCK))
+            assert fs.read_only
+            with pytest.raises(ReadOnlyFilesystem):
+                fs.truncate("seq/0", size)
+            fs.setattr("seq/0", AttributeChanges(size=size), by_handle=True)
+            assert size_of(fs, "seq/0") == size
+            fs.release(handle)
+            check_invariants(fs)
+
+    @pytest.mark.parametrize("policy", ["zone-ro", "zone-offline"])
+    def test_a_file_that_an_error_closed_is_not_synchronised(self, policy: str) -> None:
+        device = FailingDevice(new_device(), Rule("write", FIRST))
+        with Filesystem(device, options(policy)) as fs:
+            handle, reader, other = fs.open("seq/0", DIRECT), fs.open("seq/0", os.O_RDONLY), fs.open("seq/1", DIRECT)
+            fs.fsync(handle)
+            with pytest.raises(DeviceError):
+                fs.write(handle, 0, pattern(0, BLOCK))
+            for one in (handle, reader):
+                with pytest.raises(NotPermitted):
+                    fs.fsync(one)
+            fs.fsync(other)
+
     @pytest.mark.parametrize("blocks", [0, 1, 3])
     @pytest.mark.parametrize("policy", POLICIES)
     def test_a_write_that_fails(self, policy: str, blocks: int) -> None:
@@ -769,7 +858,8 @@ class TestErrors:
             handle = fs.open(name, DIRECT)
             with pytest.raises(DeviceError):
                 fs.fsync(handle)
-            fs.fsync(handle)
+            with pytest.raises(NotPermitted) if policy.startswith("zone-") else contextlib.nullcontext():
+                fs.fsync(handle)
             assert fs.read_only == (policy == "remount-ro")
             if name == "seq/0":
                 check_degraded(fs, handle, policy, size)

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from zonefs_py.cli.mkfs import find_content
 from zonefs_py.config import FormatOptions
 from zonefs_py.device.directory import create_device, open_device
 from zonefs_py.device.memory import MemoryDevice
@@ -19,7 +20,7 @@ from zonefs_py.errors import DeviceError, UserError
 from zonefs_py.fs.filesystem import Filesystem
 from zonefs_py.fs.format import IDENTIFY_SIZE, format_device, identify_content
 from zonefs_py.fs.superblock import Features, Superblock
-from zonefs_py.zone import Geometry, ZoneCondition
+from zonefs_py.zone import Geometry, ZoneCondition, ZoneOp
 
 MIB = 1 << 20
 ZERO_UUID = bytes(16)
@@ -280,6 +281,26 @@ def test_what_real_tools_make_is_recognised(command: list[str], words: str, tmp_
     found = identify_content(disk.read_bytes()[:IDENTIFY_SIZE])
     assert found is not None
     assert words in found
+
+
+class OnesPastTheWritePointer(MemoryDevice):
+    """Shows ones where nothing was written, as null_blk does."""
+
+    def read(self, offset: int, length: int) -> bytes:
+        first = self.report_zones(0, 1)[0]
+        data = super().read(offset, length)
+        return data if first.is_conventional else data[: first.wp - offset].ljust(length, b"\xff")
+
+
+def test_what_is_past_a_write_pointer_is_no_content() -> None:
+    device = OnesPastTheWritePointer(geometry(nr_conventional=0))
+    assert device.read(0, 4096) == b"\xff" * 4096
+    assert find_content(device) is None
+    device.write(0, b"something".ljust(4096))
+    assert find_content(device) == "unknown data"
+    device.zone_mgmt(ZoneOp.RESET, 0)
+    format_device(device, FormatOptions(label="there"))
+    assert "there" in str(find_content(device))
 
 
 def test_odd_permissions_are_cut() -> None:

@@ -630,6 +630,15 @@ def test_remounting(site: Site) -> None:
     assert site.info(mnt)["mount"]["read_only"]
     with pytest.raises(OSError, match="Read-only"):
         write_direct(mnt / "seq/0", pattern(0, BLOCK))
+    with descriptor(mnt / "seq/3", os.O_RDONLY):
+        mount8("-o", "remount,rw", mnt)
+    # So it is remounted read-only as well, although a file is open for writing.
+    with descriptor(mnt / "seq/2", os.O_WRONLY | os.O_DIRECT) as file:
+        os.truncate(device / "seq-000004", BLOCK)
+        with pytest.raises(OSError, match="Input/output"):
+            os.pwrite(file, pattern(0, BLOCK), 0)
+        mount8("-o", "remount,ro", mnt)
+        assert site.info(mnt)["mount"]["read_only"]
     mount8("-o", "remount,rw", mnt)
     write_direct(mnt / "seq/0", pattern(2 * BLOCK, BLOCK))
 

@@ -158,6 +158,32 @@ def test_append_to_conventional(mnt: Path) -> None:
                 os.pwrite(file, b"x", offset)
 
 
+def test_append_to_sequential(mnt: Path) -> None:
+    with opened(mnt / "seq/0", os.O_WRONLY | os.O_DIRECT | os.O_APPEND) as file:
+        for offset in (MIB, 0, 2 * MIB):
+            assert os.pwrite(file, block_of(b"a"), offset) == BLOCK
+    with opened(mnt / "seq/0", os.O_WRONLY | os.O_DIRECT) as file:
+        assert os.pwritev(file, [block_of(b"b")], MIB, os.RWF_APPEND) == BLOCK
+    assert (mnt / "seq/0").read_bytes() == b"a" * 3 * BLOCK + b"b" * BLOCK
+    with opened(mnt / "seq/0", os.O_WRONLY | os.O_APPEND) as file, refused(errno.EIO):
+        os.pwrite(file, b"x", MIB)
+    os.truncate(mnt / "seq/0", MIB)
+    with opened(mnt / "seq/0", os.O_WRONLY) as file, refused(errno.EFBIG):
+        os.pwritev(file, [b"x"], 0, os.RWF_APPEND)
+
+
+def test_empty_read(mnt: Path) -> None:
+    for name in ("seq/0", "cnv/0"):
+        with opened(mnt / name, os.O_RDONLY | os.O_DIRECT) as file:
+            assert os.pread(file, 0, 1) == b""
+
+
+def test_copy_of_nothing(mnt: Path) -> None:
+    with opened(mnt / "cnv/0", os.O_RDWR) as source, opened(mnt / "seq/0", os.O_WRONLY | os.O_DIRECT) as target:
+        assert os.sendfile(target, source, MIB, BLOCK) == 0
+        assert os.copy_file_range(source, target, BLOCK, MIB, 4 * MIB) == 0
+
+
 def test_large_unaligned_write(device_dir: DeviceFactory, mounted: Mounts) -> None:
     mnt = mounted(device_dir(zone_size="4M"))
     with opened(mnt / "seq/0", os.O_WRONLY | os.O_DIRECT) as file:
@@ -199,6 +225,26 @@ def test_shared_mapping(device_dir: DeviceFactory, mounted: Mounts) -> None:
         assert os.pread(file, BLOCK, 0)[:3] == b"aaa"
     with opened(mnt / "seq/0", os.O_RDONLY) as file, refused(errno.ENODEV):
         mmap.mmap(file, BLOCK, mmap.MAP_SHARED, mmap.PROT_READ)
+
+
+def test_shared_mapping_of_conventional(mnt: Path) -> None:
+    with opened(mnt / "cnv/0", os.O_RDWR | os.O_DIRECT) as file, refused(errno.ENODEV):
+        mmap.mmap(file, BLOCK, mmap.MAP_SHARED, mmap.PROT_READ)
+    with opened(mnt / "cnv/0", os.O_RDWR) as file, mmap.mmap(file, BLOCK) as shared:
+        shared[:3] = b"abc"
+        shared.flush()
+    assert (mnt / "cnv/0").read_bytes()[:3] == b"abc"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root gives files away; run the tests as root")
+def test_set_id_bits_of_conventional(mnt: Path) -> None:
+    write = "import os, sys; os.write(os.open(sys.argv[1], os.O_WRONLY | int(sys.argv[2])), bytes(4096))"
+    for flags, mode in ((0, 0o755), (os.O_DIRECT, 0o6755)):
+        os.chown(mnt / "cnv/0", 12345, 12345)
+        os.chmod(mnt / "cnv/0", 0o6755)
+        writer = ("setpriv", "--reuid=12345", "--regid=12345", "--clear-groups", "python3", "-c", write)
+        run(*writer, "cnv/0", str(flags), cwd=mnt)
+        assert (mnt / "cnv/0").stat().st_mode & 0o7777 == mode
 
 
 def test_swap_file(mnt: Path) -> None:

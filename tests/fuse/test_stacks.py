@@ -177,6 +177,27 @@ def test_a_slow_zone_holds_up_no_other(device_dir: Callable[..., Path], mounted:
     assert others_finished < finished[0]
 
 
+def test_who_closes_a_file_has_closed_its_zone(
+    device_dir: Callable[..., Path], mounted: Mounts, tmp_path: Path
+) -> None:
+    """close(2) does not wait for FUSE; what is asked for next must all the same find the zone closed."""
+    device = device_dir(max_open=1, max_active=2)
+    rules = write_rules(
+        tmp_path / "rules.json", {"operation": "close", "effect": "delay", "milliseconds": 300, "count": None}
+    )
+    mnt = mounted(Path(f"fault:{rules},{device}"), "explicit-open")
+    for number in (0, 1, 0):
+        append(mnt / "seq" / str(number), bytes(BLOCK))
+    assert [mounted.zones(mnt)[f"seq/{number}"]["condition"] for number in (0, 1)] == ["closed", "closed"]
+    with open(mnt / "seq/0", "r+b", buffering=0):
+        pass
+    os.truncate(mnt / "seq/1", 1 << 20)
+    with open(mnt / "seq/0", "r+b", buffering=0):
+        pass
+    os.statvfs(mnt)
+    assert mounted.info(mnt)["mount"]["nr_wro_seq_files"] == 0
+
+
 def test_mistakes_are_seen_before_the_mount(device_dir: Callable[..., Path], tmp_path: Path) -> None:
     device = device_dir()
     (tmp_path / "mnt").mkdir()

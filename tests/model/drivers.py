@@ -331,7 +331,8 @@ class CoreDriver(Driver):
                 self._fs.truncate(path, size)
 
     def truncate_handle(self, number: int, path: str, size: int) -> None:
-        self.truncate(path, size)
+        with _translated():
+            self._fs.setattr(path, AttributeChanges(size=size), by_handle=True)
 
     def _change(self, path: str, changes: AttributeChanges) -> None:
         with _translated():

@@ -321,8 +321,9 @@ class ZonefsMachine(RuleBasedStateMachine):
             uid = 0
         if uid:  # whose truncate takes set-id bits away
             self._step("chmod", self.oracle.chmod(file.path, 0o6755), lambda: self.driver.chmod(file.path, 0o6755))
-        branches = self.oracle.truncate(file.path, size, uid=uid)
-        if by_handle and open_handles:
+        by_handle = by_handle and bool(open_handles)
+        branches = self.oracle.truncate(file.path, size, uid=uid, by_handle=by_handle)
+        if by_handle:
             number = open_handles[0]
             self._step("truncate", branches, lambda: self.driver.truncate_handle(number, file.path, size))
         else:

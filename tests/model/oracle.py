@@ -347,6 +347,7 @@ class Oracle:
 
     def readdir(self, path: str) -> list[tuple[bytes, int, bool]]:
         """Name, inode number and whether it is a directory, in the order of getdents."""
+        self.may_touch(self.nodes[path])
         above = self.nodes[""] if path else self.nodes[path]
         entries = [(b".", self.nodes[path].ino, True), (b"..", above.ino, True)]
         for node in self.nodes.values():
@@ -416,6 +417,7 @@ class Oracle:
                 node.write_handles += 1
             if truncates:
                 self._reset(node)
+                self._modified(node)
             self.handles[number] = handle
 
         return accept(None, effect)
@@ -580,12 +582,17 @@ class Oracle:
 
     # Truncating and attributes.
 
-    def truncate(self, path: str, size: int, *, uid: int = 0) -> list[Branch]:
-        """Set the size of *path*, as user *uid*."""
+    def truncate(self, path: str, size: int, *, uid: int = 0, by_handle: bool = False) -> list[Branch]:
+        """Set the size of *path*, as user *uid*; *by_handle*: by one that is open for writing.
+
+        The latter is not refused where an error has made the file system read-only since, and moves times (measured).
+        """
         node = self.nodes[path]
         if not isinstance(node, ModelFile):
             return refuse("EISDIR", *(["EROFS"] if self.read_only else []))
-        if refused := self._refuses_change(node):
+        if by_handle and node.immutable:
+            return refuse("EPERM")
+        if not by_handle and (refused := self._refuses_change(node)):
             return refuse(refused)
         if size > self.largest_file():
             return refuse("EFBIG")
@@ -596,6 +603,8 @@ class Oracle:
             if uid:
                 self._drop_set_id(node)
             (self._finish if size else self._reset)(node)
+            if by_handle:
+                self._modified(node)
 
         refuses = self.device.refuses_finish if size else self.device.refuses_reset
         if node.size == size:
@@ -605,6 +614,10 @@ class Oracle:
         if refused := refuses(node.zone):
             return refuse(refused)
         return accept(None, effect)
+
+    def _modified(self, node: ModelNode) -> None:
+        """ftruncate(2) and O_TRUNC move times, even where the size stays."""
+        node.mtime, node.ctime = Moment(since=self.now), Moment(since=self.now)
 
     def _refuses_change(self, node: ModelNode) -> str | None:
         if self.read_only:
@@ -679,9 +692,8 @@ class Oracle:
         return accept(None, effect)
 
     def fsync(self, number: int) -> list[Branch]:
-        """Flush: always works."""
-        assert number in self.handles
-        return accept()
+        """Flush: works, unless the zone is (taken for) broken."""
+        return refuse("EPERM") if self.file(self.handles[number].path).immutable else accept()
 
     # The namespace cannot change.
 

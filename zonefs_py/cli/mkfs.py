@@ -61,7 +61,11 @@ def find_content(device: ZonedDevice) -> str | None:
     first = device.report_zones(0, 1)[0]
     if first.condition is ZoneCondition.OFFLINE:
         return None  # it cannot be read, and formatting will be refused
-    return identify_content(device.read(0, min(IDENTIFY_SIZE, first.size)))
+    size = min(IDENTIFY_SIZE, first.size)
+    if not first.is_conventional and first.data_size is not None:
+        # Past a write pointer a device shows what it likes: null_blk, ones.
+        size = min(size, first.data_size)
+    return identify_content(device.read(0, size)) if size else None
 
 
 def _show(device: ZonedDevice, superblock: Superblock) -> None:

@@ -217,8 +217,13 @@ def remount(command: MountCommand) -> None:
         "read_only": wanted.read_only,
     }
     if wanted.read_only:
-        # The kernel first: it knows whether files are open for writing.
-        _run(["mount", "-i", "-o", f"remount,ro{flags}", "--", command.mountpoint])
+        # The kernel first: it knows whether files are open for writing. They may be if an error made the file system
+        # read-only; the kernel, whose own zonefs would then not mind them, has not been told of that.
+        try:
+            _run(["mount", "-i", "-o", f"remount,ro{flags}", "--", command.mountpoint])
+        except MountError:
+            if not now["read_only"]:
+                raise
         ask(command.mountpoint, change)
     else:
         ask(command.mountpoint, change)

@@ -182,13 +182,13 @@ class ZoneFile(Inode):
         the file is sequential.
 
         A copy is an operation of the device, not a buffered write: no O_DIRECT is needed. Raises NotPermitted,
-        ReadOnlyFilesystem, BeyondCapacity (also for a full zone, as a write does), NotAtWritePointer, NotAligned.
+        ReadOnlyFilesystem, BeyondCapacity (so at the write pointer of a full zone), NotAtWritePointer, NotAligned.
         """
         if self.immutable:
             raise NotPermitted(f"{self.name}: the zone cannot be written")
         if read_only:
             raise ReadOnlyFilesystem(f"{self.name}: the file system is read-only")
-        if offset >= self.capacity or (self.sequential and self.size >= self.capacity):
+        if offset >= self.capacity:
             raise BeyondCapacity(f"{self.name}: copy to {offset}, capacity {self.capacity}")
         length = min(length, self.capacity - offset)
         if not self.sequential:

@@ -230,7 +230,10 @@ class Filesystem:
 
     def readdir(self, directory: int, offset: int = 0, limit: int | None = None) -> list[DirectoryEntry]:
         """Return entries of *directory* from index *offset* on (0 is ``.``, 1 is ``..``), at most *limit* of them."""
-        children = self._tree.entries(self._directory(directory), offset, limit)
+        listed = self._directory(directory)
+        children = self._tree.entries(listed, offset, limit)
+        if not self._mount.read_only:
+            listed.touch_atime(self._clock())
         return [
             DirectoryEntry(name, inode.ino, inode.mode, index)
             for index, (name, inode) in enumerate(children, start=offset + 1)
@@ -292,21 +295,28 @@ class Filesystem:
             inode.ctime_ns,
         )
 
-    def setattr(self, inode: int | str, changes: AttributeChanges, caller_uid: int = 0) -> Attributes:
+    def setattr(
+        self, inode: int | str, changes: AttributeChanges, caller_uid: int = 0, *, by_handle: bool = False
+    ) -> Attributes:
         """Change attributes of a file or directory, size first; return the new ones.
 
-        *caller_uid* decides whether a truncation drops set-ID bits. Raises ReadOnlyFilesystem, NotPermitted,
-        BeyondCapacity, DeviceError.
+        *caller_uid* decides whether a truncation drops set-ID bits. *by_handle*: this is ftruncate(2), through a handle
+        that is open for writing. Raises ReadOnlyFilesystem, NotPermitted, BeyondCapacity, DeviceError.
         """
         target = self._inode(inode)
         self._tree.instantiate(target)
-        self._refuse_if_read_only(f"inode {target.ino}")
+        # Linux asks whether a file system is read-only when a file is opened for writing. Only an error can have made
+        # it so since then, and ftruncate(2) (unlike write) does not ask again: do_ftruncate in fs/open.c.
+        if not by_handle:
+            self._refuse_if_read_only(f"inode {target.ino}")
         if isinstance(target, ZoneFile):
             with target.lock if changes.size is None else self._copier.readings.none_of(target):
                 if target.immutable:
                     raise NotPermitted(f"{target.name}: the zone cannot be written")
                 if changes.size is not None:
                     self._truncate(target, changes.size, caller_uid)
+                    if by_handle:
+                        self._modified(target)
                 self._change(target, changes)
                 if changes.uid is not None or changes.gid is not None:
                     target.drop_set_id()
@@ -329,9 +339,13 @@ class Filesystem:
             inode.atime_ns = changes.atime_ns
         if changes.mtime_ns is not None:
             inode.mtime_ns = changes.mtime_ns
-        # A truncation alone moves no time, as in the kernel's zonefs.
+        # truncate(2) moves no time; see _modified.
         if any(change is not None for change in changes[1:]):
             inode.ctime_ns = self._clock()
+
+    def _modified(self, inode: Inode) -> None:
+        """Move the times that ftruncate(2) and O_TRUNC move. Neither truncate(2) nor a write does in zonefs."""
+        inode.mtime_ns = inode.ctime_ns = self._clock()
 
     def truncate(self, file: int | str, size: int) -> None:
         """Reset (*size* 0) or finish (*size* the capacity) the file's zone. Raises as `setattr`."""
@@ -435,6 +449,7 @@ class Filesystem:
             try:
                 if truncate:
                     self._truncate(zone_file, 0, caller_uid)
+                    self._modified(zone_file)
             except BaseException:
                 if handle.writable:
                     self._close_for_writing(zone_file)
@@ -724,8 +739,14 @@ class Filesystem:
                     self.on_withdrawn(self._tree.inode(number).ino)
 
     def fsync(self, handle: int) -> None:
-        """Make durable what was written to the file. Raises BadHandle; DeviceError, the ``errors=`` action taken."""
+        """Make durable what was written to the file.
+
+        Raises BadHandle; NotPermitted for a file whose zone cannot be written any more; DeviceError, the ``errors=``
+        action taken.
+        """
         file = self._opened(handle).file
+        if file.immutable:
+            raise NotPermitted(f"{file.name}: the zone cannot be written")
         try:
             for number in range(file.number, file.number + file.nr_zones):
                 self.device.flush(number)

@@ -99,6 +99,8 @@ class Operations(pyfuse3.Operations):
         """Inode numbers by handle."""
         self._numbers: dict[int, int] = {}
         """Numbers of the nodes that files were opened by, by handle."""
+        self._closing: set[trio.Event] = set()
+        """Files that were closed, while the device has yet to be told; each is set when it has been."""
         self.nursery: trio.Nursery | None = None
         """Where answers to requests that pyfuse3 does not know are worked out; None while nothing is served."""
         self._limiter = trio.CapacityLimiter(WORKER_THREADS)
@@ -176,6 +178,19 @@ class Operations(pyfuse3.Operations):
         for ino, turn in turns:
             self._gates.setdefault(ino, deque()).append(turn)
         return self._through(turns)
+
+    async def _closed_before(self) -> None:
+        """Wait until files that were closed before this request are closed on the device as well.
+
+        close(2) waits for the kernel's zonefs, but not for FUSE. Who opens a zone next must find the last one free.
+        """
+        if self._awaits_closed():
+            for closing in list(self._closing):
+                await closing.wait()
+
+    def _awaits_closed(self) -> bool:
+        # Without explicit-open a close changes no zone, and a slow one is to hold up no other.
+        return bool(self._closing) and self._fs.options.explicit_open
 
     @contextlib.asynccontextmanager
     async def _through(self, turns: list[tuple[int, trio.Event]]) -> AsyncIterator[None]:
@@ -323,14 +338,20 @@ class Operations(pyfuse3.Operations):
             atime_ns=attr.st_atime_ns if fields.update_atime else None,
             mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
         )
+        # The kernel names a handle for ftruncate(2) only.
+        change = functools.partial(self._fs.setattr, ino, changes, ctx.uid, by_handle=fh is not None)
         # Cutting a large file takes the host's file system a while.
-        call = self._call_on_worker if fields.update_size else self._call
-        attributes = await call(ino, self._fs.setattr, ino, changes, ctx.uid)
+        call = self._call
+        if fields.update_size:
+            await self._closed_before()
+            call = self._call_on_worker
+        attributes = await call(ino, change)
         await self._changed_by(ino, inode >> NODE_NUMBER_SHIFT)
         return self._entry(attributes)
 
     @_answering
     async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
+        await self._closed_before()
         statistics = self._fs.statfs()
         answer = pyfuse3.StatvfsData()
         answer.f_bsize = answer.f_frsize = statistics.block_size
@@ -374,7 +395,13 @@ class Operations(pyfuse3.Operations):
 
     @_answering
     async def release(self, fh: pyfuse3.FileHandleT) -> None:
-        await self._call(self._let_go(fh), self._fs.release, fh)
+        closing = trio.Event()
+        self._closing.add(closing)
+        try:
+            await self._call(self._let_go(fh), self._fs.release, fh)
+        finally:
+            self._closing.discard(closing)
+            closing.set()
 
     # Requests that come through the door: the handlers that it calls
 
@@ -426,7 +453,8 @@ class Operations(pyfuse3.Operations):
         try:
             sequential = self._fs.is_sequential(ino)
             self._passthrough.check_open(ino, number, flags, sequential=sequential)
-            if not flags & os.O_TRUNC and self._is_free(ino):
+            waits = bool(flags & os.O_TRUNC) or (bool(flags & os.O_ACCMODE) and self._awaits_closed())
+            if not waits and self._is_free(ino):
                 self._reply_open(request, ino, number, self._fs.open(ino, flags, uid), flags, sequential)
                 return None
         except Exception as exc:
@@ -438,7 +466,12 @@ class Operations(pyfuse3.Operations):
             except Exception as exc:
                 door.reply_error(request, self._errno("open", exc, request, About(ino, None, None)))
 
-        return self._start("open", request, self._call_on_worker(ino, self._fs.open, ino, flags, uid), reply)
+        return self._start("open", request, self._open_on_worker(ino, flags, uid), reply)
+
+    async def _open_on_worker(self, ino: int, flags: int, uid: int) -> int:
+        if flags & (os.O_ACCMODE | os.O_TRUNC):
+            await self._closed_before()
+        return await self._call_on_worker(ino, self._fs.open, ino, flags, uid)
 
     def _reply_open(self, request: int, ino: int, number: int, handle: int, flags: int, sequential: bool) -> None:
         try:

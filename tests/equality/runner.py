@@ -1,0 +1,146 @@
+"""Runs the probe, here or in the machine with the kernel's zonefs, and writes docs/equality.md."""
+
+from __future__ import annotations
+
+import lzma
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from tests.equality.cases import GROUPS
+from tests.equality.compare import CaseResult, Comparison, Recording, compare, read_recording
+from tests.equality.differences import DIFFERENCES, NOT_COMPARED
+from tests.equality.random_calls import SEQUENCES
+
+ROOT = Path(__file__).resolve().parents[2]
+RECORDED = ROOT / "tests/equality/recorded/kernel.jsonl.xz"
+"""What the kernel answered."""
+DOCUMENT = ROOT / "docs/equality.md"
+RECORD_COMMAND = "tools/equality --record"
+DOCUMENT_COMMAND = "tools/equality --document"
+
+_SECONDS = 900
+
+
+def probe_command(subject: str, out: Path, *options: str) -> list[str]:
+    """The command that runs the probe on *subject*; to be run in the root of the project, by root."""
+    return [sys.executable, "-m", "tests.equality.probe", subject, "--out", str(out), *options]
+
+
+def record_ours(directory: Path) -> Recording:
+    """Run the probe on zonefs-py on an emulated device, in *directory*. Raises CalledProcessError."""
+    out = directory / "ours.jsonl"
+    command = probe_command("ours", out, "--directory", str(directory))
+    subprocess.run(command, cwd=ROOT, check=True, timeout=_SECONDS, stdin=subprocess.DEVNULL)
+    return read_recording(out)
+
+
+def record_kernel(directory: Path) -> None:
+    """Run the probe on the kernel's zonefs in the machine, with results in *directory*; keep them as `RECORDED`."""
+    out = directory / "kernel.jsonl"
+    machine = [str(ROOT / "tools/vm"), "run", "--share", str(directory), "--timeout", str(_SECONDS), "--"]
+    subprocess.run([*machine, *probe_command("kernel", out)], cwd=ROOT, check=True, stdin=subprocess.DEVNULL)
+    RECORDED.parent.mkdir(exist_ok=True)
+    RECORDED.write_bytes(lzma.compress(out.read_bytes(), preset=9 | lzma.PRESET_EXTREME))
+
+
+def compare_with_recorded(ours: Recording) -> Comparison:
+    """Hold *ours* against what the kernel answered."""
+    return compare(read_recording(RECORDED), ours)
+
+
+_HEAD = """\
+# Equality with the kernel
+
+Written by `{document_command}`; what it was made of is checked by every run of the tests.
+
+One probe program runs named cases and random calls (from fixed seeds) on a mounted file system, and writes down what
+every call gives: result or errno, size, mode, blocks and owner of the file, digests of what was read, conditions and
+write pointers of the zones. The kernel's answers were recorded on {kernel}, with devices of null_blk, in a
+virtual machine; `{record_command}` records them afresh. Every run of the tests makes the same calls on a mount
+of an emulated device, and holds the answers against the recorded ones; `tests/vm` does so with a mount of null_blk.
+
+What differs must be an entry of [differences.md](differences.md); each of these is a pattern in
+`tests/equality/differences.py`, and one that is not met any more is an error, as is an answer that none explains.
+
+| answers | |
+|---|---|
+| compared | {total} |
+| equal | {equal} |
+| different for a known reason | {known} |
+| different and not explained | {unexplained} |
+"""
+
+
+def document(comparison: Comparison) -> str:
+    """The text of docs/equality.md."""
+    known = sum(comparison.known.values())
+    unexplained = len(comparison.unexplained)
+    total = comparison.equal + known + unexplained
+    head = _HEAD.format(
+        document_command=DOCUMENT_COMMAND,
+        record_command=RECORD_COMMAND,
+        kernel=comparison.kernel,
+        total=total,
+        equal=comparison.equal,
+        known=known,
+        unexplained=unexplained,
+    )
+    sections = [
+        head,
+        "## Cases\n",
+        "On which devices and with which options is said in `tests/equality/cases`.\n",
+        *_table(("case", "devices and options", "equal", "different", "why"), _case_rows(comparison)),
+        "\n## Random calls\n",
+        *_table(("sequence", "seed", "options", "equal", "different", "why"), _sequence_rows(comparison)),
+        "\n## Differences\n",
+        *_table(("what", "answers"), _difference_rows(comparison)),
+        "\nNot compared:\n",
+        *_table(("what", "why"), NOT_COMPARED.items()),
+    ]
+    return "\n".join(sections) + "\n"
+
+
+def _table(heading: Iterable[str], rows: Iterable[Iterable[str]]) -> Iterable[str]:
+    heading = tuple(heading)
+    yield "| " + " | ".join(heading) + " |"
+    yield "|" + "---|" * len(heading)
+    for row in rows:
+        yield "| " + " | ".join(row) + " |"
+
+
+def _difference_rows(comparison: Comparison) -> Iterable[tuple[str, str]]:
+    for difference in DIFFERENCES:
+        met = "only on block devices" if difference.only_on_block_devices else comparison.known[difference.name]
+        yield difference.name, str(met)
+
+
+def _case_rows(comparison: Comparison) -> Iterable[tuple[str, ...]]:
+    by_case: dict[str, list[CaseResult]] = {}
+    for result in comparison.cases:
+        group, name = result.name.split("/")
+        if group in GROUPS:
+            by_case.setdefault(name, []).append(result)
+    for name, results in by_case.items():
+        groups = ", ".join(result.name.split("/")[0] for result in results)
+        yield name.replace("_", " "), groups, *_counts(results)
+
+
+def _sequence_rows(comparison: Comparison) -> Iterable[tuple[str, ...]]:
+    for result in comparison.cases:
+        group, name = result.name.split("/")
+        if group == "random":
+            sequence = SEQUENCES[name]
+            yield name, str(sequence.seed), sequence.options, *_counts([result])
+
+
+def _counts(results: list[CaseResult]) -> tuple[str, str, str]:
+    reasons: dict[str, int] = {}
+    for result in results:
+        for name, count in result.known.items():
+            reasons[name] = reasons.get(name, 0) + count
+        if result.unexplained:
+            reasons["**not explained**"] = reasons.get("**not explained**", 0) + len(result.unexplained)
+    different = sum(reasons.values())
+    return str(sum(result.equal for result in results)), str(different) if different else "", "; ".join(reasons)

@@ -1,0 +1,84 @@
+"""The comparison with the kernel's answers: that it would find what it is there to find."""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any
+
+import pytest
+
+from tests.equality import runner
+from tests.equality.compare import Recording, compare, read_lines, read_recording
+from tests.equality.differences import DIFFERENCES
+
+
+@pytest.fixture(scope="module")
+def recorded() -> Recording:
+    return read_recording(runner.RECORDED)
+
+
+@pytest.fixture
+def ours(recorded: Recording) -> Recording:
+    """As if we answered just like the kernel."""
+    return Recording("ours", "us", copy.deepcopy(recorded.cases))
+
+
+def test_equal_answers_are_equal(recorded: Recording, ours: Recording) -> None:
+    result = compare(recorded, ours)
+    assert result.unexplained == []
+    assert result.equal == recorded.calls
+    # A difference that is gone must go from the table, and from docs/differences.md.
+    assert result.unused == [one.name for one in DIFFERENCES if not one.only_on_block_devices]
+
+
+@pytest.mark.parametrize(
+    ("case", "line", "change", "words"),
+    [
+        ("plain/write_positions", 1, {"ret": 512}, "pwrite ['seq/0', 0, 4096]: the kernel 4096, we 512"),
+        ("plain/write_positions", 3, {"err": "EIO"}, "the kernel EINVAL, we EIO"),
+        ("plain/write_positions", 1, {"state": [8192, "100640", 8192, 0, 0]}, "files [4096, '100640', 8192, 0, 0] and"),
+        ("plain/tree", 1, {"ret": []}, "we []"),
+        ("random/limits", 20, {"args": ["other"]}, "we were asked"),
+        ("plain/identity", 0, {"ret": "0x1"}, "statfs-type []: the kernel 0x5a4f4653, we 0x1"),
+    ],
+)
+def test_another_answer_is_found(
+    recorded: Recording, ours: Recording, case: str, line: int, change: dict[str, Any], words: str
+) -> None:
+    ours.cases[case][line] |= change
+    (found,) = compare(recorded, ours).unexplained
+    assert found.startswith(f"{case}: line {line + 1}: ")
+    assert words in found
+
+
+def test_a_known_difference_is_explained_and_counted(recorded: Recording, ours: Recording) -> None:
+    ours.cases["plain/identity"][0]["ret"] = "0x65735546"
+    result = compare(recorded, ours)
+    assert result.unexplained == []
+    assert {name: count for name, count in result.known.items() if count} == {"type in statfs": 1}
+
+
+def test_a_known_difference_explains_nothing_elsewhere(recorded: Recording, ours: Recording) -> None:
+    """Writes of 0 bytes differ, but not where the kernel takes them."""
+    line = next(
+        line for line in ours.cases["plain/write_nothing_buffered"] if line.get("ret") == 0 and "pwrite" in line["call"]
+    )
+    del line["ret"]
+    line["err"] = "EIO"
+    assert len(compare(recorded, ours).unexplained) == 1
+
+
+def test_what_is_missing_is_found(recorded: Recording, ours: Recording) -> None:
+    del ours.cases["plain/names"]
+    ours.cases["odd/tree"].pop()
+    ours.cases["odd/more"] = []
+    found = compare(recorded, ours).unexplained
+    assert [line.partition(":")[0] for line in found] == ["plain/names", "odd/tree", "odd/more"]
+
+
+def test_what_the_probe_writes_is_read() -> None:
+    lines = [{"subject": "kernel", "version": "Linux"}, {"case": "a/b"}, {"call": "c", "args": [1], "ret": None}]
+    recording = read_lines(map(json.dumps, lines))
+    assert recording == Recording("kernel", "Linux", {"a/b": [{"call": "c", "args": [1], "ret": None}]})
+    assert recording.only(["x"]).cases == {}

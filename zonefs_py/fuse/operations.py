@@ -351,7 +351,9 @@ class Operations(pyfuse3.Operations):
 
     @_answering
     async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
-        await self._closed_before()
+        if not self._waits:
+            # A close that a fault holds up must not keep those away who could release it: they begin with statfs.
+            await self._closed_before()
         statistics = self._fs.statfs()
         answer = pyfuse3.StatvfsData()
         answer.f_bsize = answer.f_frsize = statistics.block_size

@@ -2,7 +2,8 @@
 
 Links lead somewhere; every file, test, command and option that is mentioned exists; README lists all commands;
 ``python`` examples run; ``console`` examples are run in a shell, one session a document, and print what is shown
-(``...`` in a line stands for any text, on a line of its own for any lines). Examples fenced as ``sh`` are for reading.
+(``...`` in a line stands for any text, on a line of its own for any lines). Files beside a
+document below docs/examples are there when its examples run. Examples fenced as ``sh`` are for reading.
 
 With ``--show`` the real output of every console example is printed, to be pasted.
 """
@@ -121,10 +122,11 @@ def check_commands(document: Path, text: str, outcome: Outcome) -> None:
         for name, rest in COMMAND.findall(re.sub(r"\$\([^)]*\)", "", span)):
             where = f"{document.relative_to(ROOT)}: zonefs-py {name}"
             words = [name]
-            if name == "zone" and (action := re.match(r"\s+([a-z]+)\b", rest)):
+            if name in ("zone", "snapshot") and (action := re.match(r"\s+([a-z]+)\b", rest)):
                 words.append(action[1])
             if name in ("ctl", "fault") and (action := re.match(r"\s+(\S+)\s+([a-z][a-z-]*)", rest)):
                 words += [action[1], action[2]]
+            rest, _, _ = rest.partition(" -- ")  # what follows is for another program
             helped = help_of(*words) if name in commands() else None
             outcome.check(helped is not None, f"{where}{rest}: there is no such command")
             for option in OPTION.findall(rest) if helped else ():
@@ -148,7 +150,9 @@ def check_rooms(outcome: Outcome) -> None:
 
 def environment() -> dict[str, str]:
     """The environment of examples: our programs first, English messages, no colours, a fixed width."""
-    kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "FORCE_COLOR")}
+    # With CI or BUILD_NUMBER pytest prints more than it does for a user.
+    unwanted = ("PYTHONPATH", "FORCE_COLOR", "CI", "BUILD_NUMBER")
+    kept = {name: value for name, value in os.environ.items() if name not in unwanted}
     path = f"{PROGRAMS}:{kept.get('PATH', '')}:/usr/sbin:/sbin"
     return {**kept, "PATH": path, "LC_ALL": "C.UTF-8", "COLUMNS": "120", "NO_COLOR": "1"}
 
@@ -268,6 +272,8 @@ def check_examples(document: Path, text: str, outcome: Outcome, show: bool) -> N
             with tempfile.TemporaryDirectory(prefix="zonefs-py-docs-") as directory:
                 run_python(document, body, Path(directory), outcome)
     work = Path(tempfile.mkdtemp(prefix="zonefs-py-docs-"))
+    if ROOT / "docs/examples" in document.parents:
+        shutil.copytree(document.parent, work, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
     try:
         if console and not os.access("/dev/fuse", os.R_OK | os.W_OK):
             outcome.skips.append(f"{document.relative_to(ROOT)}: console examples: /dev/fuse cannot be opened")

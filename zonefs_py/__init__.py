@@ -35,6 +35,14 @@ _HOMES = {
     "clone_device": "zonefs_py.device.clone",
     "create_device": "zonefs_py.device.directory",
     "open_device": "zonefs_py.device.directory",
+    "Snapshot": "zonefs_py.device.snapshots",
+    "ZoneDifference": "zonefs_py.device.snapshots",
+    "ZoneState": "zonefs_py.device.snapshots",
+    "create_snapshot": "zonefs_py.device.snapshots",
+    "delete_snapshot": "zonefs_py.device.snapshots",
+    "diff_snapshots": "zonefs_py.device.snapshots",
+    "list_snapshots": "zonefs_py.device.snapshots",
+    "rollback_snapshot": "zonefs_py.device.snapshots",
     "open_stack": "zonefs_py.device.stack",
     "DeviceInfo": "zonefs_py.zone",
     "Geometry": "zonefs_py.zone",
@@ -68,19 +76,27 @@ __all__ = [
     "MemoryDevice",
     "MountControl",
     "MountOptions",
+    "Snapshot",
     "Zone",
     "ZoneCondition",
+    "ZoneDifference",
     "ZoneOp",
+    "ZoneState",
     "ZoneType",
     "ZonedDevice",
     "ZonefsError",
     "clone_device",
     "copy_ranges",
     "create_device",
+    "create_snapshot",
+    "delete_snapshot",
+    "diff_snapshots",
     "format_device",
+    "list_snapshots",
     "open_device",
     "open_filesystem",
     "open_stack",
+    "rollback_snapshot",
 ]
 
 if TYPE_CHECKING:
@@ -93,6 +109,16 @@ if TYPE_CHECKING:
     from zonefs_py.device.directory import create_device, open_device
     from zonefs_py.device.fault_rules import FaultRule
     from zonefs_py.device.memory import MemoryDevice
+    from zonefs_py.device.snapshots import (
+        Snapshot,
+        ZoneDifference,
+        ZoneState,
+        create_snapshot,
+        delete_snapshot,
+        diff_snapshots,
+        list_snapshots,
+        rollback_snapshot,
+    )
     from zonefs_py.device.stack import open_stack
     from zonefs_py.errors import ZonefsError
     from zonefs_py.fs.attributes import AttributeChanges

@@ -12,6 +12,8 @@ from tests.model.drivers import CoreDriver
 from tests.model.machine import make_machine, stepping
 from tests.model.oracle import Options, Setup
 from tests.model.strategies import Amount, Place, setups
+from zonefs_py.device.memory import MemoryDevice
+from zonefs_py.device.write_cache import WriteCacheDevice
 from zonefs_py.units import KIB
 from zonefs_py.zone import Geometry
 
@@ -37,6 +39,20 @@ def test_memory_device(request: pytest.FixtureRequest) -> None:
 def test_emulated_device(request: pytest.FixtureRequest) -> None:
     machine = make_machine(functools.partial(CoreDriver, emulated=True), setups(ZONE_SIZES))
     run_state_machine_as_test(machine, settings=_settings(request, examples=40, steps=50))
+
+
+class CachedDriver(CoreDriver):
+    """The same over a write cache, so small that it often has to let go."""
+
+    def _open_inner(self) -> WriteCacheDevice:
+        below = super()._open_inner()
+        assert isinstance(below, MemoryDevice)
+        return WriteCacheDevice(below, size=16 * KIB)
+
+
+def test_write_cache(request: pytest.FixtureRequest) -> None:
+    machine = make_machine(CachedDriver, setups(ZONE_SIZES))
+    run_state_machine_as_test(machine, settings=_settings(request, examples=60, steps=50))
 
 
 # What the machine found. Each ends in the comparison of everything with the oracle.

@@ -35,8 +35,16 @@ HUGE = [2**63 - 1, 2**63, 2**64, 10**39]
 
 CREATE = ("create", "new", "--zones", "4", "--zone-size", "1M")
 
+CRASH = ("crash", "--workload", "true", "--check", "true")
+SHAPE = ("--zones", "--conventional", "--zone-size", "--zone-capacity", "--block-size", "--max-open", "--max-active")
+
 # Where a number goes in, by a name for it; "N" is its place.
 PLACES: dict[str, tuple[str, ...]] = {
+    **{
+        f"run {option}": ("run", "--zones", "4", "--zone-size", "1M", option, "N", "--", "true")
+        for option in (*SHAPE, "--last-zone-size")
+    },
+    **{f"crash {option}": (*CRASH, option, "N") for option in (*SHAPE, "--states", "--seed", "--jobs")},
     "create --zones": (*CREATE, "--zones", "N"),
     "create --conventional": (*CREATE, "--conventional", "N"),
     "create --zone-size": (*CREATE, "--zone-size", "N"),
@@ -61,6 +69,8 @@ PLACES: dict[str, tuple[str, ...]] = {
     },
 }
 
+NOT_OF_A_DEVICE = ("copy", "limits", "mkfs", "crash --states", "crash --seed", "crash --jobs")
+
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -83,7 +93,7 @@ def test_what_is_no_number_is_a_wrong_call(place: str, here: Path) -> None:
             assert escaped in refused(*fill(place, text), status=2)
 
 
-@pytest.mark.parametrize("place", [name for name in PLACES if not name.startswith(("copy", "limits", "mkfs"))])
+@pytest.mark.parametrize("place", [name for name in PLACES if not name.startswith(NOT_OF_A_DEVICE)])
 @pytest.mark.parametrize("number", HUGE)
 def test_a_huge_number_is_more_than_a_device_has(place: str, number: int, here: Path) -> None:
     with unchanged(here):
@@ -115,6 +125,10 @@ def test_a_huge_throttle_holds_nothing_up(number: int, here: Path) -> None:
         ("create --last-zone-size", "last zone size 0", 1),
         ("blkcopy --range LEN", "0 bytes", 1),
         ("copy --throttle", "0 bytes a second", 2),
+        ("run --zones", "0 zones", 1),
+        ("crash --zones", "0 zones", 1),
+        ("crash --states", "at least 1", 2),
+        ("crash --jobs", "at least 1", 2),
     ],
 )
 @pytest.mark.parametrize("zero", ["0", "000"])

@@ -73,7 +73,7 @@ GOOD = Zone(5, 5 * ZONE_SIZE, ZONE_SIZE, ZONE_SIZE, 0, ZoneType.SEQ_WRITE_REQUIR
     ids=str,
 )
 def test_what_no_zone_can_be_is_an_error(change: dict[str, int]) -> None:
-    zone = GOOD._replace(**change)  # type: ignore[arg-type]
+    zone = GOOD._replace(**change)  # type: ignore[arg-type]  # each value is of its field's type
     with pytest.raises(DeviceError, match="zone 5: the device reports"):
         parse_zones(pack([zone]), 5, ZONE_SIZE)
     assert parse_zones(pack([GOOD]), 5, ZONE_SIZE) == [GOOD]

@@ -18,6 +18,7 @@ from zonefs_py.device.linear_table import Slice
 from zonefs_py.device.memory import MemoryDevice
 from zonefs_py.device.nvme_target import TargetLimits, model_device
 from zonefs_py.device.stack import open_stack
+from zonefs_py.device.write_cache import WriteCacheDevice
 from zonefs_py.zone import Geometry
 
 from .conformance import Make, ZonedDeviceConformance, shape
@@ -77,9 +78,39 @@ def nvme_copy(geometry: Geometry, max_open: int | None, max_active: int | None) 
     return model_device(MemoryDevice(geometry, max_open, max_active), TargetLimits(3, 5, 2))
 
 
+def write_cache(geometry: Geometry, max_open: int | None, max_active: int | None) -> ZonedDevice:
+    return WriteCacheDevice(MemoryDevice(geometry, max_open, max_active))
+
+
+def write_cache_of_two_blocks(geometry: Geometry, max_open: int | None, max_active: int | None) -> ZonedDevice:
+    # Whatever is written goes down soon after, at moments that have nothing to do with flushes.
+    return WriteCacheDevice(MemoryDevice(geometry, max_open, max_active), size=2 * geometry.block_size)
+
+
+def write_cache_on_slices(geometry: Geometry, max_open: int | None, max_active: int | None) -> ZonedDevice:
+    return WriteCacheDevice(cut_in_slices(geometry, max_open, max_active))
+
+
+def slices_of_a_write_cache(geometry: Geometry, max_open: int | None, max_active: int | None) -> ZonedDevice:
+    device = WriteCacheDevice(MemoryDevice(geometry, max_open, max_active))
+    return LinearDevice([Slice(device, 0, 1), Slice(device, 1)])
+
+
 KINDS: dict[str, Callable[[Geometry, int | None, int | None], ZonedDevice]] = {
     function.__name__: function
-    for function in (as_it_is, cut_in_slices, on_larger, two_parts, no_rules, rules_that_do_nothing, nvme_copy)
+    for function in (
+        as_it_is,
+        cut_in_slices,
+        on_larger,
+        two_parts,
+        no_rules,
+        rules_that_do_nothing,
+        nvme_copy,
+        write_cache,
+        write_cache_of_two_blocks,
+        write_cache_on_slices,
+        slices_of_a_write_cache,
+    )
 }
 
 
@@ -94,7 +125,7 @@ class TestStacksInMemory(ZonedDeviceConformance):
 
 
 class TestStackFromText(ZonedDeviceConformance):
-    """Faults that never come, over slices of an emulated device, below NVMe copies."""
+    """Faults that never come, over a write cache, over slices of an emulated device, below NVMe copies."""
 
     @pytest.fixture
     def make(self, tmp_path: Path) -> Iterator[Make]:
@@ -106,7 +137,7 @@ class TestStackFromText(ZonedDeviceConformance):
         def make(geometry: Geometry, max_open: int | None = None, max_active: int | None = None) -> ZonedDevice:
             path = tmp_path / f"device{len(made)}"
             create_device(path, geometry, max_open, max_active)
-            made.append(open_stack(f"nvme-copy:msrc=1,fault:{rules},linear:{path}[0,1-]"))
+            made.append(open_stack(f"nvme-copy:msrc=1,fault:{rules},write-cache:linear:{path}[0,1-]"))
             return made[-1]
 
         yield make

@@ -233,7 +233,8 @@ class _Ours(Subject):
         from zonefs_py.errors import ZonefsError
 
         self._preload()
-        text = ",".join(word for word in ("ro" if read_only else "", options) if word)
+        # What differs with passthrough stands in docs/differences.md, with tests of its own.
+        text = ",".join(word for word in ("ro" if read_only else "", options, "passthrough=off") if word)
         try:
             run_mount(MountCommand(self.device_text, self.root, text, str(self._log)))
         except ZonefsError as exc:

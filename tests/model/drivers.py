@@ -25,8 +25,8 @@ from typing import Any
 
 from zonefs_py.config import ErrorsPolicy, FormatOptions, MountOptions
 from zonefs_py.control.client import ask
+from zonefs_py.device.base import ZonedDevice
 from zonefs_py.device.directory import create_device, open_device
-from zonefs_py.device.emulated import EmulatedDevice
 from zonefs_py.device.memory import MemoryDevice
 from zonefs_py.errors import ZonefsError
 from zonefs_py.fs.attributes import AttributeChanges
@@ -228,7 +228,7 @@ class CoreDriver(Driver):
             format_device(device, FormatOptions(chosen.aggregate, chosen.uid, chosen.gid, chosen.permissions))
         self._mount(setup.options)
 
-    def _open_inner(self) -> MemoryDevice | EmulatedDevice:
+    def _open_inner(self) -> ZonedDevice:
         if self._memory is not None:
             return self._memory
         assert self._directory is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from zonefs_py.device.conditions import ZoneConditions
@@ -359,6 +359,22 @@ def test_a_zone_that_makes_room_while_it_is_written_is_closed_with_its_data() ->
     assert (zones.nr_open, zones.nr_active) == (1, 2)
 
 
+@pytest.mark.parametrize("succeeds", [False, True])
+def test_a_zone_that_makes_room_while_it_is_filled_stays_active_until_it_is_full(succeeds: bool) -> None:
+    zones = make(max_open=1, max_active=2)
+    zones.begin_write(2, 0, 6 * BLOCK)
+    zones.begin_write(3, 0, BLOCK)
+    assert (zones.condition(2), zones.nr_active) == (CLOSED, 2)
+    with pytest.raises(ActiveZonesExhausted):
+        zones.begin_write(4, 0, BLOCK)
+    if succeeds:
+        zones.complete_write(2)
+        assert (zones.condition(2), zones.nr_active) == (FULL, 1)
+    else:
+        zones.abort_write(2, BLOCK)
+        assert (zones.condition(2), zones.nr_active) == (CLOSED, 2)
+
+
 @pytest.mark.parametrize("condition", [READONLY, OFFLINE])
 @pytest.mark.parametrize("blocks", [1, 6])
 def test_a_zone_that_breaks_while_it_is_written_stays_broken(condition: ZoneCondition, blocks: int) -> None:
@@ -372,6 +388,7 @@ def test_a_zone_that_breaks_while_it_is_written_stays_broken(condition: ZoneCond
 
 
 @settings(max_examples=300)
+@example((1, 2), [(6, 3, False), (2, 1, False), (3, 1, False), (6, 1, False)])
 @given(LIMITS, st.lists(st.tuples(st.sampled_from(SEQUENTIAL), st.integers(1, 3), st.booleans()), max_size=40))
 def test_writes_that_overlap_in_time_are_accounted(
     limits: tuple[int | None, int | None], steps: list[tuple[int, int, bool]]

@@ -41,6 +41,7 @@ PURE = {
     "copy.limits",
     "copy.plan",
     "copy.schedule",
+    "device.choice",
     "device.conditions",
     "device.description",
     "device.fault_rules",
@@ -53,6 +54,8 @@ PURE = {
     "fs.explain",
     "fs.layout",
     "fs.superblock",
+    "testing.calls",
+    "testing.settings",
     "units",
     "zone",
 }
@@ -65,6 +68,7 @@ RESERVED = {
     "errno": {"errors"},
     "ctypes": {"device._libzbd", "device.libzbd", "device.aligned", "cli._mount_syscalls"},
     "click": {"cli"},
+    "pytest": {"testing.plugin"},
 }
 
 

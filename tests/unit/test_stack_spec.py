@@ -18,6 +18,7 @@ from zonefs_py.device.stack_spec import (
     NvmeCopySpec,
     PartSpec,
     PathSpec,
+    WriteCacheSpec,
     ZoneRange,
     device_paths,
     format_spec,
@@ -64,6 +65,10 @@ EXAMPLES: dict[str, DeviceSpec] = {
         (PartSpec(NvmeCopySpec(A, mcl=9), (ZoneRange(1, 2),)), PartSpec(B))
     ),
     r"nvme-copy:mssrl=1\,a": NvmeCopySpec(PathSpec("mssrl=1,a")),
+    "write-cache:a.zbd": WriteCacheSpec(A),
+    "write-cache:linear:a.zbd+b.zbd": WriteCacheSpec(linear(A, B)),
+    "fault:r.json,write-cache:fault:s.json,a.zbd": FaultSpec("r.json", WriteCacheSpec(FaultSpec("s.json", A))),
+    "linear:(write-cache:a.zbd)[1-2]+b.zbd": LinearSpec((PartSpec(WriteCacheSpec(A), (ZoneRange(1, 2),)), PartSpec(B))),
     "linear:C:/x+nvme:1": linear(PathSpec("C:/x"), PathSpec("nvme:1")),
 }
 
@@ -72,7 +77,7 @@ EXAMPLES: dict[str, DeviceSpec] = {
 def test_examples(text: str) -> None:
     assert parse_spec(text) == EXAMPLES[text]
     assert format_spec(EXAMPLES[text]) == text
-    assert is_stack(text) == text.startswith(("linear:", "fault:", "nvme-copy:"))
+    assert is_stack(text) == text.startswith(("linear:", "fault:", "nvme-copy:", "write-cache:"))
 
 
 @pytest.mark.parametrize(
@@ -83,6 +88,7 @@ def test_examples(text: str) -> None:
         ("fault:r,((a))", "fault:r,a"),
         ("linear:a[007]", "linear:a[7]"),
         ("nvme-copy:msrc=0,mcl=2,mssrl=1,back-end=block,(a)", "nvme-copy:mssrl=1,mcl=2,msrc=0,a"),
+        ("write-cache:(a)", "write-cache:a"),
     ],
 )
 def test_other_ways_to_write_it(text: str, same: str) -> None:
@@ -110,6 +116,7 @@ specs = st.recursive(
             st.none() | st.integers(0, 0xFF),
             st.sampled_from(["block", "file"]),
         )
+        | st.builds(WriteCacheSpec, inner)
         | st.builds(PartSpec, inner, st.lists(zone_ranges, max_size=3).map(tuple))
         .flatmap(lambda part: st.lists(st.builds(PartSpec, inner), max_size=2).map(lambda rest: (part, *rest)))
         .map(LinearSpec)
@@ -193,6 +200,9 @@ def test_a_path_is_taken_as_it_is(path: str) -> None:
         ("nvme-copy:mcl=x,a", 11, "mcl is a number"),
         ("nvme-copy:back-end=disk,a", 11, "back-end is block or file"),
         ("nvme-copy:limit=1,a", 18, "',' is not expected here"),
+        ("write-cache:", 13, "the path of a device expected"),
+        ("write-cache:a,b", 14, "',' is not expected here"),
+        ("linear:write-cache:a", 8, "a stack within linear goes into parentheses"),
     ],
 )
 def test_mistakes(text: str, place: int, words: str) -> None:
@@ -213,10 +223,10 @@ def test_there_is_an_end_to_nesting() -> None:
 
 
 def test_paths() -> None:
-    spec = parse_spec("linear:(fault:r.json,a)[1]+b+(linear:c+d)")
+    spec = parse_spec("linear:(fault:r.json,a)[1]+b+(linear:c+(write-cache:d))")
     assert list(device_paths(spec)) == ["a", "b", "c", "d"]
     assert format_spec(map_paths(spec, lambda path: "/x,y/" + path)) == (
-        r"linear:(fault:/x\,y/r.json,/x\,y/a)[1]+/x\,y/b+(linear:/x\,y/c+/x\,y/d)"
+        r"linear:(fault:/x\,y/r.json,/x\,y/a)[1]+/x\,y/b+(linear:/x\,y/c+(write-cache:/x\,y/d))"
     )
 
 

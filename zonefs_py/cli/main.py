@@ -25,6 +25,10 @@ COMMANDS = {
     "blkcopy": ("zonefs_py.cli.blkcopy", "Copy ranges of an unmounted device to one place of it."),
     "copy": ("zonefs_py.cli.copy", "Copy files into zone files, out of them, or between them."),
     "zone": ("zonefs_py.cli.zone", "Reset, open, close or finish zones; make them fail."),
+    "snapshot": ("zonefs_py.cli.snapshot", "Keep what an emulated device holds; list, compare and delete that."),
+    "rollback": ("zonefs_py.cli.snapshot", "Make a device what it was in a snapshot."),
+    "run": ("zonefs_py.cli.run", "Run a command with a fresh mounted file system."),
+    "crash": ("zonefs_py.cli.crash", "Test what a program leaves behind when the power is cut."),
     "install-mount-helper": ("zonefs_py.cli.mount_helper", "Make 'mount -t fuse.zonefs-py' work."),
 }
 

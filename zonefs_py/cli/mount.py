@@ -84,7 +84,7 @@ def run_mount(command: MountCommand) -> int:
         request = replace(request, log_file=log_file)
     command = replace(command, device=absolute_text(command.device), mountpoint=os.path.realpath(command.mountpoint))
     prepare_mountpoint(command.mountpoint)
-    _check_fuse()
+    check_fuse()
     if command.foreground:
         set_up_logging(log_file, command.log_level, foreground=True)
         return serve_mount(command, request, lambda: None)
@@ -186,7 +186,8 @@ def _run(command: list[str]) -> None:
         raise MountError(lines[0].removeprefix(f"{command[0]}: "))
 
 
-def _check_fuse() -> None:
+def check_fuse() -> None:
+    """Raise MountError, with what to do, where this user cannot mount with FUSE."""
     try:
         os.close(os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC))
     except OSError as exc:

@@ -35,14 +35,21 @@ class Count(click.ParamType[int]):
 
     name = "number"
 
+    def __init__(self, at_least: int = 0) -> None:
+        """*at_least* is the smallest number that makes sense for any command."""
+        self._at_least = at_least
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Return the number that *value* is in decimal."""
         if isinstance(value, int):
             return value
         try:
-            return parse_count(value)
+            count = parse_count(value)
         except ValueError as exc:
             self.fail(str(exc), param, ctx)
+        if count < self._at_least:
+            self.fail(f"{value}: it must be at least {self._at_least}", param, ctx)
+        return count
 
 
 class PathText(click.ParamType[str]):
@@ -62,6 +69,7 @@ class PathText(click.ParamType[str]):
 
 SIZE = Size()
 COUNT = Count()
+SOME = Count(at_least=1)
 PATH = PathText()
 
 

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from zonefs_py.device.copy_command import check_command
+from zonefs_py.device.power_cut import Keep, PowerCut
 from zonefs_py.errors import UserError
 from zonefs_py.zone import CopyMethod, CopyRange, DeviceInfo, Zone, ZoneCondition, ZoneOp
 
@@ -180,6 +181,20 @@ class ZonedDevice(ABC):
 
     def abandon(self) -> None:  # noqa: B027  (not abstract: few devices make anybody wait)
         """Fail calls that wait until somebody lets them go on, now and later: the device's user is about to end."""
+
+    def power_cut(self, keep: Keep) -> PowerCut:
+        """Lose power, and with it what was not flushed, but for what *keep* says; every call then fails.
+
+        Comes back when the calls under way have ended. Zones are as a drive may leave them: a sequential zone keeps
+        what was flushed and any whole blocks behind that, in order; a conventional zone any of its blocks; no zone is
+        open. `power_on` ends it. Without power nothing more is lost. Raises UserError if the device has no write
+        cache, or *keep* asks for what there is not; nothing has happened then.
+        """
+        raise UserError(f"{self.info.name} has no write cache to lose: open it as write-cache:{self.info.name}")
+
+    def power_on(self) -> None:
+        """Come back after `power_cut`; nothing happens if there is power. Raises UserError as that, DeviceError."""
+        raise UserError(f"{self.info.name} has no write cache: its power cannot be cut")
 
     @abstractmethod
     def close(self) -> None:

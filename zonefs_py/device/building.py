@@ -18,8 +18,8 @@ from pathlib import Path
 from zonefs_py.device.description import MAX_FILE_SIZE, DeviceDescription, check_description, parse_description
 from zonefs_py.device.directory_lock import lock_directory
 from zonefs_py.device.host_files import read_small_file
-from zonefs_py.device.zone_files import DESCRIPTION_NAME, write_description, zone_file_name
-from zonefs_py.errors import DeviceFormatError, UserError, naming_errors
+from zonefs_py.device.zone_files import DESCRIPTION_NAME, SNAPSHOTS_NAME, write_description, zone_file_name
+from zonefs_py.errors import DeviceFormatError, DeviceReadOnly, UserError, naming_errors
 from zonefs_py.zone import Geometry
 
 UNFINISHED = ".replacement.unfinished"
@@ -38,18 +38,19 @@ def build_device(path: str | os.PathLike[str], description: DeviceDescription, *
     as it was before: no device, or with *force* the old one, untouched.
 
     *path* is made if it is missing. One that is not empty is refused; with *force* an emulated device in it is
-    replaced, but anything else is still refused. Raises UserError, DeviceInUse, OSError.
+    replaced, but anything else is still refused. Its snapshots stay. Raises UserError, DeviceInUse, OSError.
     """
     if not os.fspath(path):
         raise UserError("an empty path names no device")
     path = Path(path)
+    check_no_snapshot(path)
     check_description(description)
     made = _make_directory(path)
     try:
         with _open_directory(path) as directory:
             lock_directory(directory, path, exclusive=True)
             if _check_replaceable(directory, path, force=force):
-                with _build_replacement(directory, path, description) as replacement:
+                with build_replacement(directory, path, description) as replacement:
                     yield replacement
             else:
                 with _build_in_place(directory, path, description):
@@ -77,11 +78,48 @@ def make_zone_file(directory: int, geometry: Geometry, number: int) -> int:
     return descriptor
 
 
-def finish_replacement(directory: int, path: Path) -> None:
+def check_no_snapshot(path: Path) -> None:
+    """Raise DeviceReadOnly if *path* is a snapshot of a device: it would not be what it was if that were written."""
+    if path.resolve().parent.name == SNAPSHOTS_NAME:
+        raise DeviceReadOnly(f"{path} is a snapshot: mount it with -o ro, or clone it and write to the clone")
+
+
+@contextlib.contextmanager
+def build_replacement(
+    directory: int, path: Path, description: DeviceDescription, *, sync: bool = True
+) -> Iterator[int]:
+    """Replace the emulated device *path*, as a whole, by one of *description*.
+
+    *directory* is *path* opened, locked exclusively and with no replacement under way. Gives an open directory in which
+    the zone files are to be made. Those that are not made are taken over from the device that is there: they must fit.
+    When the block ends, the new device is there. If an exception leaves the block, the old one is, untouched.
+
+    Without *sync* this holds for whatever kills this process, but not for a loss of power. Raises OSError.
+    """
+    with naming_errors(path):
+        _remove_unfinished(directory)
+        os.mkdir(UNFINISHED, dir_fd=directory)
+        try:
+            replacement = os.open(UNFINISHED, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)
+            try:
+                yield replacement
+                write_description(replacement, description, sync=sync)
+            finally:
+                os.close(replacement)
+            os.rename(UNFINISHED, REPLACEMENT, src_dir_fd=directory, dst_dir_fd=directory)
+        except BaseException:
+            _remove_unfinished(directory)
+            raise
+        if sync:
+            os.fsync(directory)
+    finish_replacement(directory, path, sync=sync)
+
+
+def finish_replacement(directory: int, path: Path, *, sync: bool = True) -> None:
     """Put a new device in place that was built and whose files may have been moved in part; else do nothing.
 
-    *directory* is *path* opened, and locked exclusively. Raises DeviceFormatError, OSError; what is left to do can then
-    be done later.
+    *directory* is *path* opened, and locked exclusively. Without *sync* what a loss of power leaves is not known.
+    Raises DeviceFormatError, OSError; what is left to do can then be done later.
     """
     with naming_errors(path):
         try:
@@ -89,11 +127,12 @@ def finish_replacement(directory: int, path: Path) -> None:
         except FileNotFoundError:
             return
         try:
-            _move_files(replacement, directory, path)
+            _move_files(replacement, directory, path, sync=sync)
         finally:
             os.close(replacement)
         os.rmdir(REPLACEMENT, dir_fd=directory)
-        os.fsync(directory)
+        if sync:
+            os.fsync(directory)
 
 
 def check_not_replaced(directory: int, path: Path) -> None:
@@ -106,7 +145,7 @@ def check_not_replaced(directory: int, path: Path) -> None:
         )
 
 
-def _move_files(replacement: int, directory: int, path: Path) -> None:
+def _move_files(replacement: int, directory: int, path: Path, *, sync: bool) -> None:
     names = set(os.listdir(replacement))
     if DESCRIPTION_NAME not in names:
         return  # it is moved last
@@ -122,9 +161,11 @@ def _move_files(replacement: int, directory: int, path: Path) -> None:
     for name in sorted(names & zones):
         os.rename(name, name, src_dir_fd=replacement, dst_dir_fd=directory)
     # By now the old description goes with none of the files: the new one follows when all are there for good.
-    os.fsync(directory)
+    if sync:
+        os.fsync(directory)
     os.rename(DESCRIPTION_NAME, DESCRIPTION_NAME, src_dir_fd=replacement, dst_dir_fd=directory)
-    os.fsync(directory)
+    if sync:
+        os.fsync(directory)
 
 
 @contextlib.contextmanager
@@ -139,26 +180,6 @@ def _build_in_place(directory: int, path: Path, description: DeviceDescription) 
             if _is_ours(directory, name):
                 os.unlink(name, dir_fd=directory)
         raise
-
-
-@contextlib.contextmanager
-def _build_replacement(directory: int, path: Path, description: DeviceDescription) -> Iterator[int]:
-    with naming_errors(path):
-        _remove_unfinished(directory)
-        os.mkdir(UNFINISHED, dir_fd=directory)
-        try:
-            replacement = os.open(UNFINISHED, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)
-            try:
-                yield replacement
-                write_description(replacement, description)
-            finally:
-                os.close(replacement)
-            os.rename(UNFINISHED, REPLACEMENT, src_dir_fd=directory, dst_dir_fd=directory)
-        except BaseException:
-            _remove_unfinished(directory)
-            raise
-        os.fsync(directory)
-    finish_replacement(directory, path)
 
 
 def _remove_unfinished(directory: int) -> None:
@@ -201,7 +222,7 @@ def _check_replaceable(directory: int, path: Path, *, force: bool) -> bool:
 
 def _is_ours(directory: int, name: str) -> bool:
     mode = os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode
-    if name in (UNFINISHED, REPLACEMENT):
+    if name in (UNFINISHED, REPLACEMENT, SNAPSHOTS_NAME):
         return stat.S_ISDIR(mode)
     known = name == DESCRIPTION_NAME or name.startswith(f".{DESCRIPTION_NAME}.") or _is_zone_file(name)
     return known and stat.S_ISREG(mode)

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable
+from typing import Protocol
 
 from zonefs_py.errors import ActiveZonesExhausted, DeviceError, OpenZonesExhausted
-from zonefs_py.zone import CONDITION_NAMES, Geometry, ZoneCondition, ZoneOp
+from zonefs_py.zone import CONDITION_NAMES, ZoneCondition, ZoneOp
 
 EMPTY, IMP_OPEN, EXP_OPEN = ZoneCondition.EMPTY, ZoneCondition.IMP_OPEN, ZoneCondition.EXP_OPEN
 CLOSED, FULL, NOT_WP = ZoneCondition.CLOSED, ZoneCondition.FULL, ZoneCondition.NOT_WP
@@ -47,12 +48,26 @@ WRITABLE = frozenset({EMPTY, IMP_OPEN, EXP_OPEN, CLOSED})
 _CONDITIONS = {int(condition): condition for condition in ZoneCondition}
 
 
+class ZoneShapes(Protocol):
+    """What there is to know of a device's zones beforehand; a `Geometry` does."""
+
+    @property
+    def nr_zones(self) -> int:
+        """How many zones there are."""
+
+    def is_conventional(self, number: int) -> bool:
+        """Whether zone *number* is conventional."""
+
+    def capacity_of(self, number: int) -> int:
+        """Bytes of zone *number* that can be written."""
+
+
 class ZoneConditions:
     """The conditions and write pointers of all zones of one device. Write pointers are bytes from the zone's start."""
 
     def __init__(
         self,
-        geometry: Geometry,
+        geometry: ZoneShapes,
         max_open_zones: int | None,
         max_active_zones: int | None,
         wpoffsets: Iterable[int],
@@ -66,8 +81,8 @@ class ZoneConditions:
         self._nr_closed = 0
         self._nr_exp_open = 0
         self._imp_open: set[int] = set()
-        self._close_cursor = geometry.nr_conventional
-        for number in range(geometry.nr_conventional, geometry.nr_zones):
+        self._close_cursor = 0
+        for number in self._sequential():
             self._set(number, self._settled(number))
 
     def condition(self, number: int) -> ZoneCondition:
@@ -166,9 +181,13 @@ class ZoneConditions:
 
     def power_cycle(self) -> None:
         """Forget what is open: a power loss closes every zone."""
-        for number in range(self._geometry.nr_conventional, self._geometry.nr_zones):
+        for number in self._sequential():
             if self.condition(number) in (IMP_OPEN, EXP_OPEN):
                 self._set(number, self._settled(number))
+
+    def _sequential(self) -> Iterable[int]:
+        is_conventional = self._geometry.is_conventional
+        return (number for number in range(self._geometry.nr_zones) if not is_conventional(number))
 
     def _settled(self, number: int) -> ZoneCondition:
         """The condition of a zone that is neither open nor broken."""
@@ -201,4 +220,5 @@ class ZoneConditions:
         later = [candidate for candidate in self._imp_open if candidate >= self._close_cursor]
         victim = min(later or self._imp_open)
         self._close_cursor = victim + 1
-        self._set(victim, self._settled(victim))
+        # Not full, even if a write under way is to fill it: that write may fail, and until then the zone is active.
+        self._set(victim, CLOSED if self._wpoffsets[victim] else EMPTY)

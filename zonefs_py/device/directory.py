@@ -10,7 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from zonefs_py.device import host_copy
-from zonefs_py.device.building import build_device, check_not_replaced, finish_replacement, make_zone_file
+from zonefs_py.device.building import (
+    build_device,
+    check_no_snapshot,
+    check_not_replaced,
+    finish_replacement,
+    make_zone_file,
+)
 from zonefs_py.device.conditions import ZoneConditions
 from zonefs_py.device.description import MAX_FILE_SIZE, DeviceDescription, parse_description
 from zonefs_py.device.directory_lock import lock_directory
@@ -75,17 +81,11 @@ def open_device(path: str | os.PathLike[str], read_only: bool = False) -> Emulat
     if not os.fspath(path):
         raise DeviceFormatError("an empty path names no device")
     path = Path(path)
-    directory = _open_directory(path)
+    if not read_only:
+        check_no_snapshot(path)
+    directory = open_directory(path)
     try:
-        lock_directory(directory, path, exclusive=not read_only)
-        if read_only:
-            check_not_replaced(directory, path)
-        else:
-            finish_replacement(directory, path)
-        description = _read_description(directory, path)
-        if not read_only:
-            _check_access(directory, path, description.geometry)
-        sizes = _read_sizes(directory, path, description.geometry, read_only=read_only)
+        description, sizes = lock_and_check(directory, path, read_only=read_only)
         conditions = ZoneConditions(
             description.geometry, description.max_open_zones, description.max_active_zones, sizes
         )
@@ -106,7 +106,24 @@ def open_device(path: str | os.PathLike[str], read_only: bool = False) -> Emulat
         raise
 
 
-def _open_directory(path: Path) -> int:
+def lock_and_check(directory: int, path: Path, *, read_only: bool) -> tuple[DeviceDescription, list[int]]:
+    """Lock the emulated device *path*, open as *directory*; return what it is and the sizes of its zone files.
+
+    Locks, checks and repairs what `open_device` does, and raises the same.
+    """
+    lock_directory(directory, path, exclusive=not read_only)
+    if read_only:
+        check_not_replaced(directory, path)
+    else:
+        finish_replacement(directory, path)
+    description = _read_description(directory, path)
+    if not read_only:
+        _check_access(directory, path, description.geometry)
+    return description, _read_sizes(directory, path, description.geometry, read_only=read_only)
+
+
+def open_directory(path: Path) -> int:
+    """Open the directory of an emulated device and return the descriptor. Raises DeviceFormatError, OSError."""
     try:
         return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except NotADirectoryError:

@@ -17,6 +17,7 @@ from zonefs_py.device.base import ZonedDevice
 from zonefs_py.device.copy_command import cut, part_of, total_length
 from zonefs_py.device.fault_rules import ERRORS, FATES, WAITING, Call, Effect, FaultRule, Operation, Span, any_waits
 from zonefs_py.device.fault_waiting import StuckCall, StuckCalls
+from zonefs_py.device.power_cut import Keep, PowerCut
 from zonefs_py.errors import DeviceError, TableChanged, UserError
 from zonefs_py.units import MIB, is_aligned, round_down
 from zonefs_py.zone import CopyMethod, CopyRange, DeviceInfo, Zone, ZoneCondition, ZoneOp
@@ -490,6 +491,12 @@ class FaultDevice(ZonedDevice):
 
     def force_conditions(self, numbers: Iterable[int], condition: ZoneCondition | None) -> None:
         self._device.force_conditions(numbers, condition)
+
+    def power_cut(self, keep: Keep) -> PowerCut:
+        return self._device.power_cut(keep)
+
+    def power_on(self) -> None:
+        self._device.power_on()
 
     def close(self) -> None:
         self._device.close()

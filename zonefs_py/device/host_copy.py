@@ -95,7 +95,7 @@ def copy_out(reader: int, writer: int, length: int, progress: Callable[[int], No
     else:
         progress(available)
         return True
-    for start, end in _data(reader, available):
+    for start, end in data_ranges(reader, available):
         done = start
         while done < end:
             try:
@@ -111,7 +111,7 @@ def copy_out(reader: int, writer: int, length: int, progress: Callable[[int], No
     return True
 
 
-def _data(file: int, size: int) -> Iterator[tuple[int, int]]:
+def data_ranges(file: int, size: int) -> Iterator[tuple[int, int]]:
     """Yield where data begins and ends in the first *size* bytes of *file*: there are holes between."""
     end = 0
     while end < size:

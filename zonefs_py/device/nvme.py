@@ -40,6 +40,7 @@ from zonefs_py.device.nvme_copy import (
     passthrough_result,
 )
 from zonefs_py.device.nvme_status import Blame, Completion, copy_error, is_success, status_rule
+from zonefs_py.device.power_cut import Keep, PowerCut
 from zonefs_py.errors import DeviceError, TableChanged, from_os_error
 from zonefs_py.zone import CopyMethod, CopyRange, DeviceInfo, Zone, ZoneCondition, ZoneOp
 
@@ -186,6 +187,12 @@ class NvmeDevice(ZonedDevice):
 
     def abandon(self) -> None:
         self._below.abandon()
+
+    def power_cut(self, keep: Keep) -> PowerCut:
+        return self._below.power_cut(keep)
+
+    def power_on(self) -> None:
+        self._below.power_on()
 
     def close(self) -> None:
         self._below.close()

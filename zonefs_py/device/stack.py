@@ -22,12 +22,14 @@ from zonefs_py.device.stack_spec import (
     NvmeCopySpec,
     PartSpec,
     PathSpec,
+    WriteCacheSpec,
     device_paths,
     format_spec,
     map_paths,
     parse_spec,
 )
 from zonefs_py.device.sysfs import read_facts
+from zonefs_py.device.write_cache import WriteCacheDevice
 from zonefs_py.device.zone_files import DESCRIPTION_NAME
 from zonefs_py.errors import UserError
 
@@ -93,6 +95,8 @@ def _open(spec: DeviceSpec, opened: contextlib.ExitStack, *, read_only: bool) ->
     if isinstance(spec, NvmeCopySpec):
         device = _open(spec.device, opened, read_only=read_only)
         return model_device(device, _limits(spec, device.info.block_size), spec.back_end, format_spec(spec))
+    if isinstance(spec, WriteCacheSpec):
+        return WriteCacheDevice(_open(spec.device, opened, read_only=read_only), format_spec(spec))
     slices = [piece for part in spec.parts for piece in _slices(part, opened, read_only=read_only)]
     return LinearDevice(slices, format_spec(spec))
 

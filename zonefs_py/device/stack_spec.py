@@ -2,7 +2,7 @@
 
 ::
 
-    DEVICE := PATH | fault:RULES,LOWER | nvme-copy:LIMITS LOWER | linear:PART+PART...
+    DEVICE := PATH | fault:RULES,LOWER | nvme-copy:LIMITS LOWER | write-cache:LOWER | linear:PART+PART...
     LOWER  := DEVICE | (LOWER)
     LIMITS := any of mssrl=NUMBER, mcl=NUMBER, msrc=NUMBER, back-end=block, back-end=file, each with a comma behind it
     PART   := PATH or (LOWER), either with [ZONES] behind it or without
@@ -23,7 +23,8 @@ from zonefs_py.errors import UserError
 FAULT = "fault:"
 LINEAR = "linear:"
 NVME_COPY = "nvme-copy:"
-PREFIXES = (FAULT, LINEAR, NVME_COPY)
+WRITE_CACHE = "write-cache:"
+PREFIXES = (FAULT, LINEAR, NVME_COPY, WRITE_CACHE)
 SPECIAL = "\\,+[]()"
 MAX_DEPTH = 32
 
@@ -82,6 +83,13 @@ class NvmeCopySpec:
 
 
 @dataclass(frozen=True)
+class WriteCacheSpec:
+    """A device with a volatile write cache."""
+
+    device: DeviceSpec
+
+
+@dataclass(frozen=True)
 class ZoneRange:
     """Zones *first* to *last*, both included; to the end of the device, if None."""
 
@@ -113,7 +121,7 @@ class LinearSpec:
             raise ValueError("no parts")
 
 
-DeviceSpec = PathSpec | FaultSpec | NvmeCopySpec | LinearSpec
+DeviceSpec = PathSpec | FaultSpec | NvmeCopySpec | WriteCacheSpec | LinearSpec
 
 
 def _check_path(path: str) -> None:
@@ -177,6 +185,8 @@ class _Parser:
             spec = FaultSpec(rules, self._device())
         elif self._skip(NVME_COPY):
             spec = self._nvme_copy()
+        elif self._skip(WRITE_CACHE):
+            spec = WriteCacheSpec(self._device())
         elif self._skip(LINEAR):
             parts = [self._part()]
             while self._skip("+"):
@@ -275,6 +285,8 @@ def _format(spec: DeviceSpec) -> str:
         if spec.back_end != NVME_BACK_ENDS[0]:
             options += f"back-end={spec.back_end},"
         return f"{NVME_COPY}{options}{_format(spec.device)}"
+    if isinstance(spec, WriteCacheSpec):
+        return f"{WRITE_CACHE}{_format(spec.device)}"
     return LINEAR + "+".join(map(_format_part, spec.parts))
 
 
@@ -300,7 +312,7 @@ def device_paths(spec: DeviceSpec) -> Iterator[str]:
     """Yield the paths of the devices at the bottom of *spec*, from left to right."""
     if isinstance(spec, PathSpec):
         yield spec.path
-    elif isinstance(spec, (FaultSpec, NvmeCopySpec)):
+    elif isinstance(spec, FaultSpec | NvmeCopySpec | WriteCacheSpec):
         yield from device_paths(spec.device)
     else:
         for part in spec.parts:
@@ -315,4 +327,6 @@ def map_paths(spec: DeviceSpec, change: Callable[[str], str]) -> DeviceSpec:
         return FaultSpec(change(spec.rules), map_paths(spec.device, change))
     if isinstance(spec, NvmeCopySpec):
         return replace(spec, device=map_paths(spec.device, change))
+    if isinstance(spec, WriteCacheSpec):
+        return WriteCacheSpec(map_paths(spec.device, change))
     return LinearSpec(tuple(replace(part, device=map_paths(part.device, change)) for part in spec.parts))

@@ -19,6 +19,9 @@ from zonefs_py.zone import CopyMethod, Geometry
 
 DESCRIPTION_NAME = "device.json"
 
+SNAPSHOTS_NAME = ".snapshots"
+"""The subdirectory in which a device keeps its snapshots (`snapshots`); it is no part of the device itself."""
+
 
 def zone_file_name(geometry: Geometry, number: int) -> str:
     """The name of zone *number*'s file in the device's directory, as zloop has it."""
@@ -182,18 +185,20 @@ class DirectoryStore:
             os.close(self._directory)
 
 
-def write_description(directory: int, description: DeviceDescription) -> None:
-    """Replace device.json in *directory* (an open descriptor) as a whole, durably. Raises OSError."""
+def write_description(directory: int, description: DeviceDescription, *, sync: bool = True) -> None:
+    """Replace device.json in *directory* (an open descriptor) as a whole, durably if *sync*. Raises OSError."""
     temporary = f".{DESCRIPTION_NAME}.{os.getpid()}"
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666, dir_fd=directory)
     try:
         with open(descriptor, "w", encoding="utf-8") as file:
             file.write(format_description(description))
             file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                os.fsync(file.fileno())
         os.rename(temporary, DESCRIPTION_NAME, src_dir_fd=directory, dst_dir_fd=directory)
     except OSError:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary, dir_fd=directory)
         raise
-    os.fsync(directory)
+    if sync:
+        os.fsync(directory)

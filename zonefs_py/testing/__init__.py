@@ -1,0 +1,1 @@
+"""What users import for tests of their own."""

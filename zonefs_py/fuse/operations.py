@@ -37,6 +37,8 @@ CACHE_SECONDS = 86_400.0
 of the kernel's own (an error) is announced, see `Operations.attributes_changed`."""
 
 WORKER_THREADS = 32
+MOST_STUCK = 1024
+"""How many calls that a fault holds get a thread of their own, rather than one of the workers'."""
 MOST_PER_REPLY = 1 << 30
 """Bytes of one copy_file_range: the reply has 32 bits, and a signal waits for the end of it."""
 ENTRIES_AT_A_TIME = 128
@@ -101,6 +103,10 @@ class Operations(pyfuse3.Operations):
         """Numbers of the nodes that files were opened by, by handle."""
         self._closing: set[trio.Event] = set()
         """Files that were closed, while the device has yet to be told; each is set when it has been."""
+        self._nr_stuck = 0
+        """How many calls wait until somebody lets them go on."""
+        self._patience: set[trio.CancelScope] = set()
+        """Of those who wait for files to be closed, but for no call that is stuck."""
         self.nursery: trio.Nursery | None = None
         """Where answers to requests that pyfuse3 does not know are worked out; None while nothing is served."""
         self._limiter = trio.CapacityLimiter(WORKER_THREADS)
@@ -109,6 +115,7 @@ class Operations(pyfuse3.Operations):
         filesystem.on_change = self.attributes_changed
         filesystem.on_withdrawn = self.withdrawn
         filesystem.on_waits = self.waits_changed
+        filesystem.device.watch_stuck(self.stuck_changed)
 
     # Refusals
 
@@ -144,6 +151,20 @@ class Operations(pyfuse3.Operations):
                 trio.from_thread.run_sync(change, trio_token=pyfuse3.trio_token)
         except trio.RunFinishedError:
             log.debug("nothing is served any more")
+
+    def stuck_changed(self, stuck: bool) -> None:
+        """Take note that a call is stuck, or that one is not any more. Called in any thread; does not wait."""
+        if pyfuse3.trio_token is not None:
+            with contextlib.suppress(trio.RunFinishedError):
+                pyfuse3.trio_token.run_sync_soon(self._count_stuck, 1 if stuck else -1)
+
+    def _count_stuck(self, more: int) -> None:
+        self._nr_stuck += more
+        # The threads of stuck calls are nobody's: other zones need all the workers.
+        self._limiter.total_tokens = WORKER_THREADS + min(self._nr_stuck, MOST_STUCK)
+        if self._nr_stuck:
+            for scope in self._patience:
+                scope.cancel()
 
     def end(self) -> None:
         """Let no call of the device wait any more: nothing is served from now on, and this process is to end."""
@@ -351,9 +372,14 @@ class Operations(pyfuse3.Operations):
 
     @_answering
     async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
-        if not self._waits:
-            # A close that a fault holds up must not keep those away who could release it: they begin with statfs.
-            await self._closed_before()
+        # Who asks the daemon begins with this. A close that is stuck must not keep those away who could release it.
+        if not self._nr_stuck:
+            with trio.CancelScope() as scope:
+                self._patience.add(scope)
+                try:
+                    await self._closed_before()
+                finally:
+                    self._patience.discard(scope)
         statistics = self._fs.statfs()
         answer = pyfuse3.StatvfsData()
         answer.f_bsize = answer.f_frsize = statistics.block_size

@@ -217,6 +217,11 @@ def is_disconnected(exc: OSError) -> bool:
     return exc.errno in (errno.ENOTCONN, errno.ECONNABORTED)
 
 
+def is_forgotten(exc: OSError) -> bool:
+    """Whether *exc* says that the kernel has no such inode of a FUSE mount, or takes it for a deleted one."""
+    return exc.errno in (errno.ESTALE, errno.ENOENT, errno.EIO)
+
+
 def why_no_passthrough(exc: OSError) -> str:
     """Return why the kernel refused a backing file with *exc*, in words for a user."""
     if exc.errno == errno.EPERM:

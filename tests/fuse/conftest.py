@@ -229,6 +229,22 @@ def mounted(tmp_path: Path) -> Iterator[Mounts]:
 
 
 @pytest.fixture
+def passing(mounted: Mounts, device_dir: Callable[..., Path]) -> Callable[..., Path]:
+    """A factory of mounts that pass reads through; skips where that is impossible."""
+
+    def mount(device: Path | str | None = None, options: str = "") -> Path:
+        device = device if device is not None else device_dir()
+        # Not ``on``: that would be a failure, and here it is a machine that cannot do it.
+        mnt = mounted(device, f"{options},passthrough=auto" if options else "passthrough=auto")  # type: ignore[arg-type]
+        capabilities = mounted.info(mnt)["capabilities"]
+        if not capabilities["passthrough"]:
+            pytest.skip(f"no passthrough: {capabilities['no_passthrough_because']}")
+        return mnt
+
+    return mount
+
+
+@pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
     """A place for devices and mounts, clean again at the end."""
     from tests.fuse.daemon_helpers import Site  # which needs this module

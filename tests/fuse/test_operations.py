@@ -126,3 +126,26 @@ def test_a_write_does_not_keep_the_memory_that_it_came_in(filesystem: Filesystem
     memory.extend(b"b")
     memory[:] = b"c"
     assert filesystem.read(handle, 0, BLOCK) == b"a" * BLOCK
+
+
+def test_who_waits_for_the_kernel_does_not_when_nothing_is_served_any_more(filesystem: Filesystem) -> None:
+    """The kernel may be waiting for an answer of ours, which nobody gives."""
+    operations = Operations(filesystem, Passthrough(filesystem, "off"))
+    waiting, answered = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        waiting.set()
+        assert answered.wait(60)
+
+    async def run() -> None:
+        with trio.fail_after(60):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(operations._in_kernel, wait)
+                assert await trio.to_thread.run_sync(waiting.wait, 60)
+                operations.end()
+            # Nor who comes later.
+            await operations._in_kernel(answered.wait)
+
+    trio.run(run)
+    assert not answered.is_set()
+    answered.set()

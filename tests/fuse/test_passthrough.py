@@ -6,7 +6,6 @@ Whether it does is seen by stopping the daemon: what needs an answer of it waits
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import json
 import mmap
@@ -15,96 +14,19 @@ import resource
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.fuse.conftest import ZONEFS_PY, Mounts, run, wait_until
+from tests.fuse.passing import BLOCK, append, is_read_past, opened, opened_until_taken, pattern, refusal
 
-BLOCK = 4096
 MIB = 1 << 20
 FIRST = 2
 """The zone of seq/0 on a device of `device_dir`."""
 
 Device = Callable[..., Path]
-
-
-def pattern(length: int, seed: int = 0) -> bytes:
-    """*length* bytes, each eight of which differ by where they are and by *seed*."""
-    return b"".join((seed << 40 | more + 1).to_bytes(8, "big") for more in range(0, length, 8))
-
-
-@contextlib.contextmanager
-def opened(path: Path, flags: int) -> Iterator[int]:
-    """Open *path* for a while."""
-    descriptor = os.open(path, flags)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-@contextlib.contextmanager
-def opened_until_taken(path: Path, flags: int) -> Iterator[int]:
-    """Open *path*, until that is taken back: then close(2) has an error, too (the descriptor is closed)."""
-    descriptor = os.open(path, flags)
-    try:
-        yield descriptor
-    finally:
-        assert refusal(lambda: os.close(descriptor)) == "EIO"
-
-
-def append(path: Path, data: bytes) -> None:
-    """Write *data* at the end of a sequential file."""
-    with opened(path, os.O_WRONLY | os.O_DIRECT | os.O_APPEND) as descriptor:
-        assert os.write(descriptor, data) == len(data)
-
-
-def refusal(call: Callable[[], object]) -> str | None:
-    """The name of the errno that *call* fails with, None if it does not."""
-    try:
-        call()
-    except OSError as exc:
-        return errno.errorcode[exc.errno or 0]
-    return None
-
-
-def is_read_past(daemon: int, descriptor: int) -> bool:
-    """Whether a read of *descriptor* is answered while the daemon is stopped."""
-    thread = threading.Thread(target=os.pread, args=(descriptor, BLOCK, 0))
-
-    def waits_for_the_daemon() -> bool:
-        # The function of Linux's FUSE that waits for an answer (fs/fuse/dev.c).
-        try:
-            return Path(f"/proc/self/task/{thread.native_id}/wchan").read_text() == "request_wait_answer"
-        except OSError:
-            return False
-
-    os.kill(daemon, signal.SIGSTOP)
-    try:
-        thread.start()
-        wait_until("the read ends, or waits", lambda: not thread.is_alive() or waits_for_the_daemon())
-        return not thread.is_alive()
-    finally:
-        os.kill(daemon, signal.SIGCONT)
-        thread.join()
-
-
-@pytest.fixture
-def passing(mounted: Mounts, device_dir: Device) -> Callable[..., Path]:
-    """A factory of mounts that pass reads through; skips where that is impossible."""
-
-    def mount(device: Path | str | None = None, options: str = "") -> Path:
-        device = device if device is not None else device_dir()
-        # Not ``on``: that would be a failure, and here it is a machine that cannot do it.
-        mnt = mounted(device, f"{options},passthrough=auto" if options else "passthrough=auto")  # type: ignore[arg-type]
-        capabilities = mounted.info(mnt)["capabilities"]
-        if not capabilities["passthrough"]:
-            pytest.skip(f"no passthrough: {capabilities['no_passthrough_because']}")
-        return mnt
-
-    return mount
 
 
 def pid_of(mounted: Mounts, mnt: Path) -> int:

@@ -228,6 +228,10 @@ class Filesystem:
         file = self._as_file(self._tree.inode(inode))
         return self._tree.way_to(file)[1].ino, b"%d" % file.index
 
+    def path(self, inode: int) -> str:
+        """Return the path of the file *inode*, relative to the root. Raises NoSuchFile, IsADirectory."""
+        return self._as_file(self._tree.inode(inode)).name
+
     def readdir(self, directory: int, offset: int = 0, limit: int | None = None) -> list[DirectoryEntry]:
         """Return entries of *directory* from index *offset* on (0 is ``.``, 1 is ``..``), at most *limit* of them."""
         listed = self._directory(directory)

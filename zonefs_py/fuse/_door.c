@@ -20,6 +20,7 @@
  *                         requests of the kinds above are worked on here, one
  *                         after the other, before pyfuse3's loop hears of any:
  *                         a turn of that loop costs more than a small request.
+ *  fuse_session_destroy   does nothing: a thread may still use the session.
  *  fuse_reply_entry, fuse_add_direntry_plus
  *                         the node id is the inode number plus one: node 1
  *                         must be the root, while inode 1 is zone 1's file.
@@ -43,6 +44,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
@@ -541,6 +543,16 @@ fuse_session_new(struct fuse_args *args, const struct fuse_lowlevel_ops *ops, si
 }
 #endif
 
+/*
+ * Not destroyed: when the loop has ended, threads may be on their way to tell
+ * the kernel something, and use it. Nobody makes a second one in this process,
+ * and its descriptor was closed by fuse_session_unmount.
+ */
+EXPORT void fuse_session_destroy(struct fuse_session *se)
+{
+	(void)se;
+}
+
 static int prepare(struct fuse_session *se, int fd)
 {
 	size_t page = (size_t)sysconf(_SC_PAGESIZE);
@@ -575,7 +587,8 @@ static ssize_t read_request(struct fuse_session *se, int fd)
 	} while (size < 0 && errno == ENOENT);
 	if (fuse_session_exited(se))
 		return 0;
-	if (size < 0 && errno == ENODEV) {
+	/* Unmounted; by force, a request can be lost just when it is read. */
+	if (size < 0 && (errno == ENODEV || errno == ECONNABORTED)) {
 		fuse_session_exit(se);
 		return 0;
 	}
@@ -764,6 +777,46 @@ static PyObject *door_open_backing(PyObject *self, PyObject *args)
 	return PyLong_FromLong(id);
 }
 
+/*
+ * A handle by which open_by_handle_at(2) finds an inode of ours that the
+ * kernel has (fs/fuse/inode.c of Linux).
+ */
+#define HANDLE_WORDS 3                      /* upper and lower half of the node id, generation */
+#define HANDLE_TYPE 0x81                    /* FILEID_INO64_GEN */
+
+static PyObject *door_refresh(PyObject *self, PyObject *args)
+{
+	union {
+		struct file_handle handle;
+		char room[sizeof(struct file_handle) + HANDLE_WORDS * sizeof(uint32_t)];
+	} place = {.handle = {.handle_bytes = HANDLE_WORDS * sizeof(uint32_t), .handle_type = HANDLE_TYPE}};
+	uint32_t words[HANDLE_WORDS];
+	unsigned long long node;
+	unsigned int generation;
+	struct statx status;
+	int mount, fd, error = 0;
+
+	(void)self;
+	if (!PyArg_ParseTuple(args, "iKI", &mount, &node, &generation))
+		return NULL;
+	words[0] = (uint32_t)(node >> 32);
+	words[1] = (uint32_t)node;
+	words[2] = generation;
+	memcpy(place.handle.f_handle, words, sizeof(words));
+	Py_BEGIN_ALLOW_THREADS
+	fd = open_by_handle_at(mount, &place.handle, O_PATH | O_CLOEXEC);
+	if (fd < 0 || statx(fd, "", AT_EMPTY_PATH | AT_STATX_FORCE_SYNC, STATX_BASIC_STATS, &status) < 0)
+		error = errno;
+	if (fd >= 0)
+		close(fd);
+	Py_END_ALLOW_THREADS
+	if (error) {
+		errno = error;
+		return PyErr_SetFromErrno(PyExc_OSError);
+	}
+	Py_RETURN_NONE;
+}
+
 static PyObject *door_close_backing(PyObject *self, PyObject *args)
 {
 	int given;
@@ -855,6 +908,8 @@ static PyMethodDef methods[] = {
 	{"has_passthrough", door_has_passthrough, METH_NOARGS, "Whether the session has passthrough."},
 	{"open_backing", door_open_backing, METH_VARARGS, "Make a descriptor's file a backing file; return its id."},
 	{"close_backing", door_close_backing, METH_VARARGS, "Let go of a backing file by its id."},
+	{"refresh", door_refresh, METH_VARARGS,
+	 "Make the kernel ask for the attributes of an inode: descriptor of the mount point, node, generation."},
 	{"reply_open", door_reply_open, METH_VARARGS,
 	 "Answer an open: handle, whether it bypasses caches, id of a backing file or 0. Returns 0 or -errno."},
 	{"reply_data", door_reply_data, METH_VARARGS, "Answer a read."},

@@ -38,6 +38,12 @@ generation: pyfuse3 knows no node ids."""
 
 ROOT_NODE = 1
 
+
+def file_node(ino: int, number: int = 0) -> int:
+    """The node id of node *number* of the file *ino*, or of a directory other than the root."""
+    return (number << NODE_NUMBER_SHIFT) + ino + NODE_OFFSET
+
+
 OpenHandler = Callable[[int, int, int, int], int | None]
 """Request, node, flags of open(2), caller's uid. Answers by `reply_open`, also at once; only an errno is returned."""
 ReadHandler = Callable[[int, int, int, int, bool, memoryview], int | None]
@@ -93,6 +99,15 @@ def open_backing(descriptor: int) -> int:
 def close_backing(number: int) -> None:
     """Let go of a backing file. Files that were opened with it keep it. Raises OSError."""
     _door.close_backing(number)
+
+
+def refresh(mount: int, node: int, generation: int) -> None:
+    """Make the kernel ask for the attributes of *node*, and wait until it has them: then it knows the size.
+
+    *mount* is a descriptor of the mount point, without O_PATH. Not for the thread that answers requests. Raises
+    OSError: ESTALE if the kernel has no such inode, EPERM without CAP_DAC_READ_SEARCH.
+    """
+    _door.refresh(mount, node, generation)
 
 
 def reply_open(request: int, handle: int, direct_io: bool, backing: int) -> bool:

@@ -28,6 +28,7 @@ from zonefs_py.fs.filesystem import Filesystem
 from zonefs_py.fuse import door
 from zonefs_py.fuse.caller import process_of
 from zonefs_py.fuse.door import NODE_NUMBER_SHIFT, NODE_OFFSET, ROOT_NODE, pyfuse3
+from zonefs_py.fuse.kernel_cache import KernelCache
 from zonefs_py.fuse.passthrough import Passthrough
 
 log = logging.getLogger(__name__)
@@ -85,8 +86,7 @@ class Operations(pyfuse3.Operations):
     def __init__(self, filesystem: Filesystem, passthrough: Passthrough) -> None:
         super().__init__()
         self._passthrough = passthrough
-        self.mountpoint = ""
-        """Where the file system is mounted; empty while it is not."""
+        self.kernel = KernelCache(filesystem, passthrough)
         self._thread = threading.get_ident()
         """trio's, which answers requests: what waits for one must not run there."""
         self.failed = False
@@ -103,6 +103,16 @@ class Operations(pyfuse3.Operations):
         """Numbers of the nodes that files were opened by, by handle."""
         self._closing: set[trio.Event] = set()
         """Files that were closed, while the device has yet to be told; each is set when it has been."""
+        self._asking: set[trio.CancelScope] = set()
+        """Of those who wait for the kernel to make requests of us; see `_in_kernel`."""
+        self._has_ended = False
+        """Whether nothing is served any more."""
+        self._changed: set[int] = set()
+        """Files that worker threads have changed, of which the kernel may not know all yet; see `_announced`."""
+        self._changed_in_place: set[int] = set()
+        """Those that the request which is being worked on in place has changed."""
+        self._announcing: dict[int, trio.Event] = {}
+        """Those that the kernel is just learning of; each is set when it has."""
         self._nr_stuck = 0
         """How many calls wait until somebody lets them go on."""
         self._patience: set[trio.CancelScope] = set()
@@ -169,6 +179,9 @@ class Operations(pyfuse3.Operations):
     def end(self) -> None:
         """Let no call of the device wait any more: nothing is served from now on, and this process is to end."""
         self._fs.device.abandon()
+        self._has_ended = True
+        for scope in self._asking:
+            scope.cancel()
 
     async def _call(self, ino: int, function: Callable[..., R], *args: Any) -> R:
         """Call *function* for the file *ino*: in place if it cannot wait and nothing of that file is under way."""
@@ -233,57 +246,97 @@ class Operations(pyfuse3.Operations):
 
     def attributes_changed(self, ino: int) -> None:
         """Tell the kernel to ask again for the attributes of *ino*. Called in any thread."""
-        self._invalidate(ino, attr_only=True)
-        self.withdrawn(ino)
+        self.kernel.forget(ino, attr_only=True)
+        # The rest waits for requests to be answered: that is for who answers the request which changed them.
+        self._set_aside(ino)
 
     def withdrawn(self, ino: int) -> None:
         """See to it that *ino* is not read past us if it may be no more. Called in any thread.
 
-        That is done on return, but on trio's own thread: then it will be soon.
+        That is done on return, but on trio's own thread: then it is before the request under way is answered.
         """
-        if not self._passthrough.readers(ino):
-            return
         if threading.get_ident() != self._thread:
             self._withdraw(ino)
-        elif self.nursery is not None:
-            withdraw = functools.partial(
-                trio.to_thread.run_sync, self._withdraw, ino, limiter=self._cache_limiter, abandon_on_cancel=True
-            )
-            self.nursery.start_soon(withdraw)
+        else:
+            self._set_aside(ino)
 
-    def _invalidate(self, ino: int, *, attr_only: bool, but: int | None = None) -> None:
-        """Have the kernel forget the attributes, or everything, of all nodes of *ino* *but* one."""
-        for number in self._passthrough.nodes(ino):
-            if number == but:
-                continue
-            try:
-                pyfuse3.invalidate_inode(pyfuse3.InodeT(self._node(ino, number)), attr_only=attr_only)
-            except OSError as exc:
-                # ENOENT: the kernel has forgotten the inode, which is as good.
-                log.debug("inode %d: %s", ino, exc)
+    def _set_aside(self, ino: int) -> None:
+        (self._changed_in_place if threading.get_ident() == self._thread else self._changed).add(ino)
 
     async def _changed_by(self, ino: int, number: int) -> None:
         """The file has been changed by its node *number*: have the kernel forget what it has of the others."""
+
+        def forget() -> None:
+            self.kernel.forget(ino, attr_only=False, but=number)
+            self.kernel.refresh(ino, but=number)
+
         if self._passthrough.is_split(ino):
-            forget = functools.partial(self._invalidate, ino, attr_only=False, but=number)
-            await trio.to_thread.run_sync(forget, limiter=self._cache_limiter)
+            await self._in_kernel(forget)
+
+    async def _in_kernel(self, function: Callable[..., object], *args: Any) -> None:
+        """Call *function*, which waits for the kernel to make requests of us, in a thread.
+
+        If we end meanwhile, nobody answers those: then we do not wait for it.
+        """
+        with trio.CancelScope() as scope:
+            self._asking.add(scope)
+            try:
+                if not self._has_ended:
+                    await trio.to_thread.run_sync(function, *args, limiter=self._cache_limiter, abandon_on_cancel=True)
+            finally:
+                self._asking.discard(scope)
+
+    async def _announced(self, inos: Iterable[int]) -> None:
+        """See to it that the kernel knows how *inos* have changed, and that nobody reads what he may no more.
+
+        To be awaited before the answer to a request on them that may have met an error.
+        """
+        for ino in inos:
+            while ino in self._changed or ino in self._announcing:
+                if ino in self._announcing:
+                    await self._announcing[ino].wait()
+                    continue
+                self._changed.discard(ino)
+                self._announcing[ino] = trio.Event()
+                try:
+                    await self._in_kernel(self._announce, ino)
+                finally:
+                    self._announcing.pop(ino).set()
+
+    def _announce(self, ino: int) -> None:
+        self._withdraw(ino)
+        self.kernel.refresh(ino)
+
+    def _in_place(self, name: str, request: int, result: R, reply: Callable[[int, R], None]) -> bool:
+        """Whether *result* can be the answer now. If not, *reply* will be called with it, after `_announced`."""
+        if not self._changed_in_place:
+            return True
+
+        async def answer() -> R:
+            return result
+
+        changed, self._changed_in_place = self._changed_in_place, set()
+        self._changed |= changed
+        self._start(name, request, answer(), reply, inos=changed)
+        return False
+
+    def _refused(self, name: str, request: int, exc: Exception, about: About) -> int | None:
+        """What a handler returns that has met *exc* with what the request was *about*."""
+        number = self._errno(name, exc, request, about)
+        return -number if self._in_place(name, request, number, door.reply_error) else None
 
     def _withdraw(self, ino: int) -> None:
         """Have all who read *ino* past us fail, unless they still may. Waits for requests to be answered."""
-        if all(self._may_pass_by(handle) for handle in self._passthrough.readers(ino)):
+        readers = self._passthrough.readers(ino)
+        if all(self._may_pass_by(handle) for handle in readers):
             return
-        for handle in self._passthrough.readers(ino)[:1]:
+        for handle in readers[:1]:
             # The reader will get an error. Had he met it here, there would have been an action, too.
             with contextlib.suppress(ZonefsError):
                 self._fs.read(handle, 0, self._fs.info.block_size, True)
-        directory, name = self._fs.place(ino)
         for _ in self._passthrough.withdraw(ino):
             log.info("inode %d: taken from those who read it past the file system", ino)
-            try:
-                pyfuse3.invalidate_entry(pyfuse3.InodeT(self._node(directory)), name)
-            except OSError as exc:
-                log.debug("inode %d: %s", ino, exc)
-            self._look_up(directory, name)
+            self.kernel.look_up_again(ino)
 
     def _may_pass_by(self, handle: int) -> bool:
         try:
@@ -296,21 +349,10 @@ class Operations(pyfuse3.Operations):
         os.close(descriptor)
         return True
 
-    def _look_up(self, directory: int, name: bytes) -> None:
-        """Have the kernel look *name* up, through the mount."""
-        group = next(entry.name for entry in self._fs.readdir(self._fs.root)[2:] if entry.ino == directory)
-        try:
-            os.stat(os.path.join(os.fsencode(self.mountpoint), group, name))
-        except OSError as exc:
-            log.warning("%s: who reads zone file %s may go on: %s", self.mountpoint, os.fsdecode(name), exc)
-
     # Nodes and attributes
 
     def _ino(self, node: int) -> int:
         return self._fs.root if node == ROOT_NODE else (node & (1 << NODE_NUMBER_SHIFT) - 1) - NODE_OFFSET
-
-    def _node(self, ino: int, number: int = 0) -> int:
-        return ROOT_NODE if ino == self._fs.root else (number << NODE_NUMBER_SHIFT) + ino + NODE_OFFSET
 
     def _entry(self, attributes: Attributes) -> pyfuse3.EntryAttributes:
         number, generation = self._passthrough.node(attributes.ino)
@@ -339,7 +381,8 @@ class Operations(pyfuse3.Operations):
     @_answering
     async def getattr(self, inode: pyfuse3.InodeT, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
         ino = self._ino(inode)
-        return self._entry(await self._call(ino, self._fs.getattr, ino))
+        # Not through the gate: stat(2) waits for nobody, and who holds a gate may wait for the kernel to ask this.
+        return self._entry(self._fs.getattr(ino))
 
     @_answering
     async def setattr(
@@ -367,7 +410,10 @@ class Operations(pyfuse3.Operations):
             await self._closed_before()
             call = self._call_on_worker
         attributes = await call(ino, change)
-        await self._changed_by(ino, inode >> NODE_NUMBER_SHIFT)
+        if fields.update_size:
+            await self._changed_by(ino, inode >> NODE_NUMBER_SHIFT)
+        else:
+            self.kernel.forget(ino, attr_only=True, but=inode >> NODE_NUMBER_SHIFT)
         return self._entry(attributes)
 
     @_answering
@@ -419,14 +465,21 @@ class Operations(pyfuse3.Operations):
     @_answering
     async def fsync(self, fh: pyfuse3.FileHandleT, datasync: bool) -> None:
         # Not through the gate: the file stays usable while the host's disk works.
-        await trio.to_thread.run_sync(self._fs.fsync, fh, limiter=self._limiter)
+        try:
+            await trio.to_thread.run_sync(self._fs.fsync, fh, limiter=self._limiter)
+        finally:
+            await self._announced([self._files[fh]])
 
     @_answering
     async def release(self, fh: pyfuse3.FileHandleT) -> None:
         closing = trio.Event()
         self._closing.add(closing)
         try:
-            await self._call(self._let_go(fh), self._fs.release, fh)
+            ino = self._let_go(fh)
+            await self._call(ino, self._fs.release, fh)
+            self._changed |= self._changed_in_place
+            self._changed_in_place.clear()
+            await self._announced([ino])
         finally:
             self._closing.discard(closing)
             closing.set()
@@ -452,12 +505,13 @@ class Operations(pyfuse3.Operations):
         answer: Coroutine[Any, Any, R],
         reply: Callable[[int, R], None],
         about: About = NOTHING,
+        inos: Iterable[int] = (),
     ) -> int | None:
-        """Have *request* answered later by *reply* with what *answer* gives, or with its error."""
+        """Have *request*, on the files *inos*, answered later by *reply* with what *answer* gives, or its error."""
         if self.nursery is None:
             answer.close()
             return -ZonefsError.errno
-        self.nursery.start_soon(self._answer, name, request, answer, reply, about)
+        self.nursery.start_soon(self._answer, name, request, answer, reply, about, inos)
         return None
 
     async def _answer(
@@ -467,12 +521,16 @@ class Operations(pyfuse3.Operations):
         answer: Coroutine[Any, Any, R],
         reply: Callable[[int, R], None],
         about: About,
+        inos: Iterable[int],
     ) -> None:
         try:
             result = await answer
         except Exception as exc:
-            door.reply_error(request, self._errno(name, exc, request, about))
+            number = self._errno(name, exc, request, about)
+            await self._announced(inos)
+            door.reply_error(request, number)
         else:
+            await self._announced(inos)
             reply(request, result)
 
     def on_open(self, request: int, node: int, flags: int, uid: int) -> int | None:
@@ -482,11 +540,13 @@ class Operations(pyfuse3.Operations):
             sequential = self._fs.is_sequential(ino)
             self._passthrough.check_open(ino, number, flags, sequential=sequential)
             waits = bool(flags & os.O_TRUNC) or (bool(flags & os.O_ACCMODE) and self._awaits_closed())
+            # The kernel has just learnt of another node: what was written while it did, it may not know.
+            waits = waits or (flags & os.O_ACCMODE == os.O_RDWR and self._passthrough.is_split(ino))
             if not waits and self._is_free(ino):
                 self._reply_open(request, ino, number, self._fs.open(ino, flags, uid), flags, sequential)
                 return None
         except Exception as exc:
-            return -self._errno("open", exc, request, About(ino, None, None))
+            return self._refused("open", request, exc, About(ino, None, None))
 
         def reply(request: int, handle: int) -> None:
             try:
@@ -494,12 +554,17 @@ class Operations(pyfuse3.Operations):
             except Exception as exc:
                 door.reply_error(request, self._errno("open", exc, request, About(ino, None, None)))
 
-        return self._start("open", request, self._open_on_worker(ino, flags, uid), reply)
+        return self._start("open", request, self._open_on_worker(ino, number, flags, uid), reply, inos=[ino])
 
-    async def _open_on_worker(self, ino: int, flags: int, uid: int) -> int:
+    async def _open_on_worker(self, ino: int, number: int, flags: int, uid: int) -> int:
         if flags & (os.O_ACCMODE | os.O_TRUNC):
             await self._closed_before()
-        return await self._call_on_worker(ino, self._fs.open, ino, flags, uid)
+        handle = await self._call_on_worker(ino, self._fs.open, ino, flags, uid)
+        if flags & os.O_TRUNC:
+            await self._changed_by(ino, number)
+        elif self._passthrough.is_split(ino):
+            await self._in_kernel(self.kernel.refresh, ino)
+        return handle
 
     def _reply_open(self, request: int, ino: int, number: int, handle: int, flags: int, sequential: bool) -> None:
         try:
@@ -529,11 +594,14 @@ class Operations(pyfuse3.Operations):
             try:
                 done = self._fs.read_now(handle, offset, buffer, direct)
             except Exception as exc:
-                return -self._errno("read", exc, request, About(ino, offset, size))
-            if done is not None:
+                return self._refused("read", request, exc, About(ino, offset, size))
+            if done is not None and not self._changed_in_place:
                 return done
+            if done is not None:
+                self._in_place("read", request, bytes(buffer[:done]), door.reply_data)
+                return None
         read = self._call_on_worker(ino, self._fs.read, handle, offset, size, direct)
-        return self._start("read", request, read, door.reply_data, About(ino, offset, size))
+        return self._start("read", request, read, door.reply_data, About(ino, offset, size), [ino])
 
     def on_write(
         self, request: int, handle: int, offset: int, data: memoryview, direct: bool, append: bool, sync: bool
@@ -545,13 +613,14 @@ class Operations(pyfuse3.Operations):
             offset = 0
         if not sync and self._is_free(ino) and not self._passthrough.is_split(ino):
             try:
-                return self._fs.write(handle, offset, data, direct, append, False)
+                written = self._fs.write(handle, offset, data, direct, append, False)
             except Exception as exc:
-                return -self._errno("write", exc, request, About(ino, None if append else offset, len(data)))
+                return self._refused("write", request, exc, About(ino, None if append else offset, len(data)))
+            return written if self._in_place("write", request, written, door.reply_written) else None
         write = self._call_on_worker(ino, self._fs.write, handle, offset, bytes(data), direct, append, False)
         about = About(ino, None if append else offset, len(data))
         answer = self._after_write(write, handle, sync=sync)
-        return self._start("write", request, answer, door.reply_written, about)
+        return self._start("write", request, answer, door.reply_written, about, [ino])
 
     async def _after_write(self, write: Coroutine[Any, Any, int], handle: int, *, sync: bool) -> int:
         written = await write
@@ -575,13 +644,13 @@ class Operations(pyfuse3.Operations):
             try:
                 copied = self._fs.copy_range_now(*arguments)
             except Exception as exc:
-                return -self._errno("copy_file_range", exc, request, About(self._files[target], offset, length))
+                return self._refused("copy_file_range", request, exc, About(self._files[target], offset, length))
             if copied is not None:
-                return copied
+                return copied if self._in_place("copy_file_range", request, copied, door.reply_written) else None
         copy = self._copy_between(self._files[target], files, self._fs.copy_range, *arguments)
         about = About(self._files[target], offset, length)
         answer = self._after_write(copy, target, sync=False)
-        return self._start("copy_file_range", request, answer, door.reply_written, about)
+        return self._start("copy_file_range", request, answer, door.reply_written, about, files)
 
     def _copy_between(
         self, target: int, files: Iterable[int], copy: Callable[..., R], *arguments: Any
@@ -634,8 +703,11 @@ class Operations(pyfuse3.Operations):
         cached = [ino for ino, sequential in files.items() if not sequential]
         if cached:
             await self._forget(cached)
-        answer = await self._copy_between(target, files, self._copy_ranges_for, handle, data, copy, uid, gid, pid)
-        await self._forget([target], attributes_of=files)
+        try:
+            answer = await self._copy_between(target, files, self._copy_ranges_for, handle, data, copy, uid, gid, pid)
+        finally:
+            await self._announced(files)
+        await self._forget([target], attributes_of=files, size_of=target if files[target] else None)
         return answer
 
     def _copy_ranges_for(self, handle: int, data: bytes, copy: abi.CopyRequest, uid: int, gid: int, pid: int) -> bytes:
@@ -650,16 +722,21 @@ class Operations(pyfuse3.Operations):
 
         return ioctl.answer_copy(self._fs, handle, data, copy, Caller(uid, gid, groups), refused)
 
-    async def _forget(self, inos: Iterable[int], attributes_of: Iterable[int] = ()) -> None:
-        """Have the kernel write back and forget all pages of *inos*, and the attributes of *attributes_of* too."""
+    async def _forget(self, inos: Iterable[int], attributes_of: Iterable[int] = (), size_of: int | None = None) -> None:
+        """Have the kernel write back and forget all pages of *inos*, and the attributes of *attributes_of* too.
+
+        Of *size_of* it asks for them, and the size.
+        """
 
         def forget() -> None:
             for ino in inos:
-                self._invalidate(ino, attr_only=False)
+                self.kernel.forget(ino, attr_only=False)
             for ino in attributes_of:
-                self._invalidate(ino, attr_only=True)
+                self.kernel.forget(ino, attr_only=True)
+            if size_of is not None:
+                self.kernel.refresh(size_of)
 
-        await trio.to_thread.run_sync(forget, limiter=self._cache_limiter)
+        await self._in_kernel(forget)
 
     # Names are as they are
 

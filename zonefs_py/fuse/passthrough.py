@@ -96,18 +96,19 @@ class Passthrough:
         """Inode number, number of the node, and node of each open handle."""
         self._nr_backings = 0
 
-    def start(self) -> None:
+    def start(self, *, reaches_nodes: bool) -> None:
         """Find out whether files can be passed through; call it when the mount has answered a first request.
 
+        *reaches_nodes*: each node of a file can be asked for, see `KernelCache.reaches_nodes`.
         Raises MountError if they must be and cannot.
         """
-        self.reason = self._why_not()
+        self.reason = self._why_not(reaches_nodes=reaches_nodes)
         self.active = self.reason is None
         if self.reason is not None and self._wanted == "on":
             raise MountError(f"passthrough=on is not possible: {self.reason}")
         log.info("passthrough: %s", self.reason or "on")
 
-    def _why_not(self) -> str | None:
+    def _why_not(self, *, reaches_nodes: bool) -> str | None:
         if self._wanted == "off":
             return "switched off by the mount option passthrough=off"
         if not door.PASSTHROUGH_BY:
@@ -129,6 +130,8 @@ class Passthrough:
             return why_no_passthrough(exc)
         finally:
             os.close(descriptor)
+        if not reaches_nodes:
+            return "it takes the capability CAP_DAC_READ_SEARCH"
         return None
 
     # Nodes
@@ -148,6 +151,14 @@ class Passthrough:
             return [0]
         with self._lock:
             return list(file.nodes)
+
+    def generations(self, ino: int) -> list[tuple[int, int]]:
+        """Return the number and the generation of each of the `nodes` of the file *ino*."""
+        file = self._files.get(ino)
+        if file is None:
+            return [(0, 0)]
+        with self._lock:
+            return [(number, node.generation) for number, node in file.nodes.items()]
 
     def is_split(self, ino: int) -> bool:
         """Whether the kernel may know the file *ino* by several nodes."""

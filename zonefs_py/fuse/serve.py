@@ -17,13 +17,14 @@ from zonefs_py.errors import MountError
 from zonefs_py.fs.filesystem import Filesystem
 from zonefs_py.fuse import door
 from zonefs_py.fuse.door import pyfuse3
+from zonefs_py.fuse.kernel_cache import KernelCache
 from zonefs_py.fuse.operations import Operations
 from zonefs_py.fuse.passthrough import Passthrough
 
 log = logging.getLogger(__name__)
 
-MAX_TASKS = 64
-
+MAX_TASKS = 1 << 20
+"""Requests that are answered at one time, at most. Not fewer than can come: one may wait for the answer to another."""
 
 ReadyHandler = Callable[[str | None], None]
 """Gets why reads are not passed through to the kernel; None if they are."""
@@ -99,13 +100,12 @@ def _libfuse_complaints() -> Iterator[Callable[[], str]]:
 async def _serve(operations: Operations, passthrough: Passthrough, mountpoint: str, on_ready: ReadyHandler) -> None:
     async with trio.open_nursery() as nursery, trio.open_nursery() as copies:
         operations.nursery = copies
-        operations.mountpoint = mountpoint
         door.set_handlers(
             operations.on_open, operations.on_read, operations.on_write, operations.on_copy, operations.on_ioctl
         )
         door.set_end_handler(operations.end)
         await nursery.start(_watch_signals, operations)
-        nursery.start_soon(_announce, passthrough, mountpoint, on_ready)
+        nursery.start_soon(_announce, operations.kernel, passthrough, mountpoint, on_ready)
         await pyfuse3.main(min_tasks=1, max_tasks=MAX_TASKS)
         operations.end()
         nursery.cancel_scope.cancel()
@@ -120,11 +120,12 @@ async def _watch_signals(operations: Operations, task_status: trio.TaskStatus[An
             pyfuse3.terminate()
 
 
-async def _announce(passthrough: Passthrough, mountpoint: str, on_ready: ReadyHandler) -> None:
+async def _announce(kernel: KernelCache, passthrough: Passthrough, mountpoint: str, on_ready: ReadyHandler) -> None:
     def ask() -> None:
         # A request through the kernel and back: only now does the file system answer.
         os.statvfs(mountpoint)
-        passthrough.start()
+        kernel.begin(mountpoint)
+        passthrough.start(reaches_nodes=kernel.reaches_nodes)
         on_ready(passthrough.reason)
 
     await trio.to_thread.run_sync(ask)

@@ -254,7 +254,7 @@ NOT_COMPARED = {
             "locks and inotify watches of a sequential file that was opened for reading first, then O_RDWR",
             "data of a write that is under way",
         ),
-        "our answers are recorded without passthrough; tests/fuse/test_passthrough.py has its own",
+        "the calls that are recorded do not show it; tests/fuse/test_passthrough.py has some that do",
     ),
 }
 """Differences that no recording can show, and why."""

@@ -28,10 +28,10 @@ def probe_command(subject: str, out: Path, *options: str) -> list[str]:
     return [sys.executable, "-m", "tests.equality.probe", subject, "--out", str(out), *options]
 
 
-def record_ours(directory: Path) -> Recording:
-    """Run the probe on zonefs-py on an emulated device, in *directory*. Raises CalledProcessError."""
+def record_ours(directory: Path, subject: str = "ours") -> Recording:
+    """Run the probe on *subject*, zonefs-py on an emulated device, in *directory*. Raises CalledProcessError."""
     out = directory / "ours.jsonl"
-    command = probe_command("ours", out, "--directory", str(directory))
+    command = probe_command(subject, out, "--directory", str(directory))
     subprocess.run(command, cwd=ROOT, check=True, timeout=_SECONDS, stdin=subprocess.DEVNULL)
     return read_recording(out)
 

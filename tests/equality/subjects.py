@@ -206,6 +206,9 @@ class _Ours(Subject):
     That is what ``zonefs-py mount`` does, without starting Python anew every time.
     """
 
+    passthrough = "off"
+    """The mount option: ``on``, ``off`` or ``auto``. What differs with it stands in docs/differences.md."""
+
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)
         self._log = directory / "daemon.log"
@@ -233,8 +236,8 @@ class _Ours(Subject):
         from zonefs_py.errors import ZonefsError
 
         self._preload()
-        # What differs with passthrough stands in docs/differences.md, with tests of its own.
-        text = ",".join(word for word in ("ro" if read_only else "", options, "passthrough=off") if word)
+        words = ("ro" if read_only else "", options, f"passthrough={self.passthrough}")
+        text = ",".join(word for word in words if word)
         try:
             run_mount(MountCommand(self.device_text, self.root, text, str(self._log)))
         except ZonefsError as exc:
@@ -392,6 +395,13 @@ class OursOnEmulated(_Ours):
             raise AssertionError(f"zone {zone} was not said to fail when the device was made")
 
 
+class OursPassingReads(OursOnEmulated):
+    """zonefs-py on an emulated device, with reads past the daemon (docs/passthrough.md) where that is possible."""
+
+    kind = "ours-with-passthrough"
+    passthrough = "auto"
+
+
 SUBJECTS: dict[str, type[Subject]] = {
-    subject.kind: subject for subject in (KernelOnNullBlk, OursOnNullBlk, OursOnEmulated)
+    subject.kind: subject for subject in (KernelOnNullBlk, OursOnNullBlk, OursOnEmulated, OursPassingReads)
 }

@@ -6,7 +6,7 @@ import os
 import platform
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -39,6 +39,18 @@ def test_every_answer_is_the_kernels_or_a_known_difference(comparison: Compariso
 @needs_root
 def test_every_known_difference_is_met(comparison: Comparison) -> None:
     assert comparison.unused == []
+
+
+@needs_root
+def test_with_reads_past_the_daemon(passing: Callable[[], Path]) -> None:
+    """The same answers again; docs/differences.md has what differs, and none of it is met in these calls."""
+    passing()
+    with tempfile.TemporaryDirectory(prefix="equality-") as directory:
+        os.chmod(directory, 0o755)
+        comparison = runner.compare_with_recorded(runner.record_ours(Path(directory), "ours-with-passthrough"))
+    assert comparison.unexplained == []
+    assert comparison.unused == []
+    assert comparison.equal > 10_000
 
 
 @needs_root

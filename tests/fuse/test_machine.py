@@ -18,7 +18,10 @@ ZONE_SIZES = (64 * KIB, 256 * KIB)
 
 @pytest.mark.skipif(not os.access("/dev/fuse", os.R_OK | os.W_OK), reason="needs /dev/fuse: modprobe fuse")
 @pytest.mark.skipif(os.geteuid() != 0, reason="chown and remount need root")
-def test_live_mount(request: pytest.FixtureRequest) -> None:
+@pytest.mark.parametrize("passthrough", ["off", "on"])
+def test_live_mount(request: pytest.FixtureRequest, passthrough: str) -> None:
+    if passthrough == "on":
+        request.getfixturevalue("passing")()
     long = bool(request.config.getoption("--long"))
     chosen = settings(
         max_examples=100 if long else 8,
@@ -28,4 +31,4 @@ def test_live_mount(request: pytest.FixtureRequest) -> None:
         # A failing example is shown as it was found: shrinking runs hundreds more, each with mounts of its own.
         phases=(Phase.explicit, Phase.reuse, Phase.generate, *([Phase.shrink] if long else [])),
     )
-    run_state_machine_as_test(make_machine(MountDriver, setups(ZONE_SIZES)), settings=chosen)
+    run_state_machine_as_test(make_machine(lambda: MountDriver(passthrough), setups(ZONE_SIZES)), settings=chosen)

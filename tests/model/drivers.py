@@ -68,6 +68,8 @@ class Difference(Flag):
     """Calls come from the user who runs the tests."""
     NO_FAULTS = auto()
     """No device fault can be ordered."""
+    READS_PASS_BY = auto()
+    """Who opened a file for reading only may be served from the zone's own file: docs/passthrough.md."""
 
 
 class Driver(ABC):
@@ -187,6 +189,10 @@ class Driver(ABC):
 
     def disarm(self) -> bool:
         """Withdraw faults that did not strike; return whether there were any."""
+        return False
+
+    def is_taken(self, number: int) -> bool:
+        """Whether an open file was taken from who has it open: all that can be done is to close it."""
         return False
 
     def admit(self, verb: str, branches: list[Branch], **facts: Any) -> list[Branch]:
@@ -431,7 +437,11 @@ class MountDriver(Driver):
 
     steps_between_mounts = 20
 
-    def __init__(self) -> None:
+    def __init__(self, passthrough: str) -> None:
+        """*passthrough* is the mount option: ``on``, ``off`` or ``auto``."""
+        self._passthrough = passthrough
+        if passthrough != "off":
+            self.differences |= Difference.READS_PASS_BY
         self._directory = Path(tempfile.mkdtemp(prefix="zonefs-model-"))
         self._device = self._directory / "device"
         self._root = self._directory / "mnt"
@@ -479,9 +489,7 @@ class MountDriver(Driver):
         return ",".join(words + (["explicit-open"] if options.explicit_open else []))
 
     def _mount(self, options: Options) -> None:
-        # The oracle knows nothing of reads past the daemon (docs/passthrough.md): access times move when a file is
-        # opened, and who reads a zone that goes offline gets EIO for every call. tests/fuse/test_passthrough.py does.
-        chosen = f"{self._option_text(options)},passthrough=off"
+        chosen = f"{self._option_text(options)},passthrough={self._passthrough}"
         words = ("mount", self._device, self._root, "-o", chosen, "--log-file", self._log)
         self._run_well(*words)
         self._mounted = True
@@ -573,6 +581,15 @@ class MountDriver(Driver):
     def close(self, number: int) -> None:
         with _translated():
             os.close(self._handles.pop(number).fd)
+
+    def is_taken(self, number: int) -> bool:
+        try:
+            os.fstat(self._handles[number].fd)
+        except OSError as exc:
+            if exc.errno == errno.EIO:
+                return True
+            raise
+        return False
 
     def read(self, number: int, offset: int, length: int) -> bytes:
         with _translated():

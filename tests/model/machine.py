@@ -40,6 +40,16 @@ def say(text: str) -> None:
         note(text)
 
 
+def also(branch: Branch, effect: Callable[[], None]) -> Branch:
+    """*branch*, with one more *effect*."""
+
+    def both() -> None:
+        branch.effect()
+        effect()
+
+    return Branch(branch.errno, branch.value, both)
+
+
 def make_machine(make_driver: Callable[[], Driver], setups: st.SearchStrategy[Setup]) -> type[RuleBasedStateMachine]:
     """Return a state machine class whose every run has a driver of its own and a setup out of *setups*."""
 
@@ -109,8 +119,33 @@ class ZonefsMachine(RuleBasedStateMachine):
             errno = exc.errno_name
         say(f"    {verb}: {errno or 'accepted'}")
         choose(branches, errno, value).effect()
+        self._drop_taken()
         self._compare()
         return errno is None
+
+    def _drop_taken(self) -> None:
+        """Close what was taken from who had it open, because reads of it did not come to the file system.
+
+        That is admitted only where such reads could show what is not, or may not be, the file's.
+        """
+        if not self._differs(Difference.READS_PASS_BY):
+            return
+        for number, handle in list(self.oracle.handles.items()):
+            file = self.oracle.file(handle.path)
+            if (file.immutable or self.oracle.disturbed(file)) and self.driver.is_taken(number):
+                say(f"    {handle} was taken back")
+                self._drop(number)
+
+    def _drop(self, number: int) -> None:
+        branches = self.oracle.close(number)
+        answer = None
+        try:
+            self.driver.close(number)
+        except Refused as exc:
+            answer = exc.errno_name
+        assert answer == "EIO", "close(2) of what was taken back"
+        branches[0].effect()
+        self._wait_for_counters()
 
     def _compare(self) -> None:
         seen = self.driver.observe(self.oracle.nodes)
@@ -165,6 +200,8 @@ class ZonefsMachine(RuleBasedStateMachine):
             append=append,
         )
         branches = self.oracle.open(path, number, handle, truncates=truncates)
+        if access == os.O_RDONLY and self._differs(Difference.READS_PASS_BY):
+            branches = [also(branch, lambda: self.oracle.may_touch(self.oracle.file(path))) for branch in branches]
         say(f"    open {path} as {handle}{', truncate' if truncates else ''}")
         accepted = self._step("open", branches, lambda: self.driver.open(number, path, flags))
         return number if accepted else None
@@ -177,11 +214,15 @@ class ZonefsMachine(RuleBasedStateMachine):
             return
         self.driver.close(number)
         branches[0].effect()
+        self._wait_for_counters()
+        self._drop_taken()
+        self._compare()
+
+    def _wait_for_counters(self) -> None:
         wait_until(
             "the counters follow a close",
             lambda: invariants.counters_agree(self.oracle, self.driver.counters()),
         )
-        self._compare()
 
     def _data(self, file: ModelFile, offset: int, length: int) -> bytes:
         self._generation += 1
@@ -289,6 +330,11 @@ class ZonefsMachine(RuleBasedStateMachine):
         handle = self.oracle.handles[number]
         say(f"    read {handle} at {offset} length {length}")
         branches = self.oracle.read(number, offset, length)
+        file = self.oracle.file(handle.path)
+        if self._differs(Difference.READS_PASS_BY) and not handle.writes and self.oracle.disturbed(file):
+            # What the device holds, also where the file does not know of it yet.
+            data = self.oracle.content(file)[offset : min(offset + length, self.oracle.zone_of(file).data_size())]
+            branches = [*branches, Branch(None, data, lambda: self.oracle.may_touch(file))]
         self._step("read", branches, lambda: self.driver.read(number, offset, length), empty=not length)
 
     @precondition(lambda self: self._started and self.oracle.handles)
@@ -427,7 +473,20 @@ class ZonefsMachine(RuleBasedStateMachine):
         say(f"    zone of {file.path} becomes {condition.name}")
         self.driver.force(file.zone, condition)
         self.oracle.force(file.zone, condition)
+        self._take_back(file)
         self._compare()
+
+    def _take_back(self, file: ModelFile) -> None:
+        """Who reads *file* past the file system has lost it when its zone is offline, as if he had read just then."""
+        if not self._differs(Difference.READS_PASS_BY):
+            return
+        readers = [n for n, handle in self.oracle.handles.items() if handle.path == file.path and not handle.writes]
+        for number in readers:
+            if self.driver.is_taken(number):
+                self.oracle.now = self._now()
+                self.oracle.read(number, 0, file.block_size)[0].effect()
+                break
+        self._drop_taken()
 
     @rule(index=_indices)
     def zone_gets_well(self, index: int) -> None:

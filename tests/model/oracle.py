@@ -826,6 +826,8 @@ class Oracle:
         wpoffset = zone.capacity if reported.condition is FULL else reported.wpoffset
         if wpoffset != file.size or zone.data_size() == file.size:
             return
+        if zone.lazily_moved:
+            return  # the device has not looked yet: that it says so tells nothing
         if file.size == 0:
             self.device.reset(file.zone)
             if file.held_open:

@@ -617,3 +617,14 @@ def test_impossible_write_pointer_is_not_adopted() -> None:
     assert user.write(handle, 0, 2 * B) == "EIO"
     with pytest.raises(AssertionError, match="write pointer at"):
         user.oracle.adopt(observe(user.oracle, 3 * B))
+
+
+def test_a_zone_that_the_device_has_not_looked_at_is_not_settled() -> None:
+    """A truncation to the size that the file has: the report that shows this size does not tell what was done."""
+    user = User(make())
+    zone = user.oracle.zone_of(user.file())
+    user.oracle.device.move_lazily(zone.number, B, b"x" * B)
+    assert isinstance(user.open(mode="rw direct truncate"), int)
+    user.oracle.adopt(observe(user.oracle, 0))
+    assert zone.lazily_moved
+    assert zone.wpoffset == B

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import pwd
+import re
 import select
 import shutil
 import subprocess
@@ -12,13 +13,15 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.vm.conftest import Guest
+from tools.machine import qemu, session
 from tools.machine.errors import MachineError, VmError
 from tools.machine.packages import Cache
-from tools.machine.session import default_cache
+from tools.machine.session import Machine, Settings, default_cache
 from tools.machine.specs import NULL_BLK_KEYS, SCSI_DEBUG_KEYS, ZNS_KEYS
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -247,7 +250,9 @@ def test_a_plain_user_runs_a_machine(tmp_path_factory: pytest.TempPathFactory) -
     python = next(path for path in (Path(sys.executable).resolve(), Path("/usr/bin/python3")) if public(path))
     try:
         # A cache of their own, as if they had fetched it; hard links would do if it were on one file system.
-        shutil.copytree(default_cache() / "kernel", directory / "kernel")
+        for part in ("kernel", "tools"):
+            if (default_cache() / part).exists():
+                shutil.copytree(default_cache() / part, directory / part, symlinks=True)
         for path in [directory, *directory.rglob("*")]:
             os.chown(path, nobody.pw_uid, nobody.pw_gid, follow_symlinks=False)
         (share := directory / "share").mkdir()
@@ -323,6 +328,34 @@ def test_a_machine_with_a_name_until_its_kernel_panics() -> None:
     assert (stopped.returncode, stopped.stderr) == (0, "")
     ends(int(info["server"]))
     assert vm("info", "--name", name).returncode == 2
+
+
+def test_a_kernel_that_panics_while_it_starts_is_started_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Twice at most; here it has no init the first time, and then never."""
+    bad, good = f"{qemu.KERNEL_COMMAND_LINE} rdinit=/none root=/dev/none", qemu.KERNEL_COMMAND_LINE
+    command_line = qemu.command_line
+    kernels = [bad, good]
+
+    def changed(*arguments: Any, **more: Any) -> list[str]:
+        words = command_line(*arguments, **more)
+        words[words.index("-append") + 1] = kernels.pop(0)
+        return words
+
+    monkeypatch.setattr(qemu, "command_line", changed)
+    with Machine.start(Settings()) as machine:
+        assert machine.run(["nproc"]).stdout == b"2\n"
+    (message,) = caplog.messages
+    assert re.fullmatch(r"the kernel panicked: VFS: .*; kernel log: /.*\.log; starting it again \(2 of 3\)", message), (
+        message
+    )
+
+    kernels = [bad, bad, good]
+    monkeypatch.setattr(session, "STARTS", 2)
+    with pytest.raises(MachineError, match=r"^the kernel panicked: VFS: "):
+        Machine.start(Settings())
+    assert kernels == [good]
 
 
 def test_qemu_goes_with_whoever_started_it(tmp_path: Path) -> None:

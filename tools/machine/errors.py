@@ -9,3 +9,7 @@ class VmError(Exception):
 
 class MachineError(Exception):
     """The machine did not come up, died, or took too long. The message names the kernel log if there is one."""
+
+
+class StartError(MachineError):
+    """The machine did not come up, for a reason that may not be there the next time."""

@@ -17,7 +17,7 @@ from .zns_devices import LIMITS, device_texts
 
 ROOT = Path(__file__).resolve().parents[2]
 INSIDE = Path(__file__).parent / "inside"
-SECONDS = 1800.0
+SECONDS = 3600.0
 
 SCRIPT_ZNS = "zns:zones=16,zone_size=4M,zone_capacity=3M,max_open=4,max_active=6"
 
@@ -64,7 +64,8 @@ class Group:
 def run_suite(machine: Machine, suite: Suite, node: str | None, logs: Path) -> str:
     """Run a shell suite on *node*, or on a device that is made for it; return its output."""
     path = node or machine.add_device(suite.device)
-    words = ["tests/zonefs-tests.sh", "--device", path, "--tests", suite.tests, "--logs", str(logs), "--timeout", "300"]
+    options = {"--device": path, "--tests": suite.tests, "--logs": str(logs), "--timeout": "1200"}
+    words = ["tests/zonefs-tests.sh", *(word for option in options.items() for word in option)]
     result = machine.run(words, env=ENVIRONMENT, cwd=ROOT, timeout=SECONDS)
     if node is None:
         machine.remove_device(path)

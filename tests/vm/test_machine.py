@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from tests.vm.conftest import Guest
+from tests.vm.conftest import Guest, running_machine
 from tools.machine import qemu, session
 from tools.machine.errors import MachineError, VmError
 from tools.machine.packages import Cache
@@ -229,7 +229,7 @@ def test_what_the_kernel_refuses_is_said(guest: Guest) -> None:
         guest.machine.add_device("zns")
 
 
-# Machines of their own
+# Machines of their own. Those that start one need the guest only to be skipped where no machine can be started.
 
 
 def test_bad_devices_are_refused_before_anything_starts(tmp_path: Path) -> None:
@@ -243,6 +243,7 @@ def test_bad_devices_are_refused_before_anything_starts(tmp_path: Path) -> None:
     assert not cache.exists()
 
 
+@pytest.mark.usefixtures("guest")
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become a plain user here; the other tests are one already")
 def test_a_plain_user_runs_a_machine(tmp_path_factory: pytest.TempPathFactory) -> None:
     directory = Path("/var/tmp") / f"zonefs-py-test-{os.getpid()}"
@@ -291,6 +292,7 @@ def public(path: Path) -> bool:
     return bool(path.stat().st_mode & 0o1) and all(parent.stat().st_mode & 0o1 for parent in path.parents)
 
 
+@pytest.mark.usefixtures("guest")
 def test_a_machine_with_a_name_until_its_kernel_panics() -> None:
     name = f"test-{os.getpid()}"
     missing = vm("exec", "--name", name, "true")
@@ -330,6 +332,7 @@ def test_a_machine_with_a_name_until_its_kernel_panics() -> None:
     assert vm("info", "--name", name).returncode == 2
 
 
+@pytest.mark.usefixtures("guest")
 def test_a_kernel_that_panics_while_it_starts_is_started_again(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -358,6 +361,7 @@ def test_a_kernel_that_panics_while_it_starts_is_started_again(
     assert kernels == [good]
 
 
+@pytest.mark.usefixtures("guest")
 def test_qemu_goes_with_whoever_started_it(tmp_path: Path) -> None:
     """`tools/vm run` is killed in the hardest way; nothing is left."""
     share = tmp_path / "share"
@@ -389,3 +393,22 @@ def children(pid: int) -> list[int]:
     return [
         int(word) for task in Path(f"/proc/{pid}/task").iterdir() for word in (task / "children").read_text().split()
     ]
+
+
+def test_where_qemu_does_not_run_tests_are_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the reason is QEMU's own."""
+    command_line = qemu.command_line
+    monkeypatch.setattr(qemu, "command_line", lambda *words, **more: [*command_line(*words, **more), "-no-such-option"])
+    with (
+        pytest.raises(
+            pytest.skip.Exception, match=r"no virtual machine can be started here: QEMU failed: .*no-such-option"
+        ),
+        running_machine(Settings()),
+    ):
+        pass
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with (
+        pytest.raises(pytest.skip.Exception, match=r"no virtual machine can be started here: .* no apt-get and dpkg"),
+        running_machine(Settings(cache=tmp_path / "cache")),
+    ):
+        pass

@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import Any
 
 from tools.machine import qemu
-from tools.machine.errors import MachineError, StartError, VmError
+from tools.machine.errors import MachineError, QemuError, StartError, VmError
 from tools.machine.packages import Cache
 from tools.machine.protocol import Decoder, frame
 from tools.machine.specs import DeviceSpec, parse_device, parse_devices
@@ -171,8 +171,11 @@ class Machine:
         try:
             hello = self._wait(0, self._settings.boot_seconds, "the machine did not come up")
         except MachineError as exc:
-            if self._process.poll() is None or _PANIC.search(_text(self._directory / "kernel.log")):
+            log = _text(self._directory / "kernel.log")
+            if self._process.poll() is None or _PANIC.search(log):
                 raise StartError(str(exc)) from exc
+            if not log:
+                raise QemuError(str(exc)) from exc
             raise
         self.kernel_release = str(hello["kernel"])
         for number, spec in enumerate(specs):

@@ -50,7 +50,9 @@ SUITES = {
     "zns": Suite(SCRIPT_ZNS, "0008,0303,0322,0336,0505"),
 }
 
-ENVIRONMENT = {"PYTHONPATH": str(ROOT), "ZONEFS_PY_BIN": str(Path(sys.executable).parent)}
+ENVIRONMENT = {"PYTHONPATH": str(ROOT)}
+PROGRAMS = "/run/zonefs-py-programs"
+"""Where the programs are in the machine that `inside.command_server` makes."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def run_suite(machine: Machine, suite: Suite, node: str | None, logs: Path) -> s
     path = node or machine.add_device(suite.device)
     options = {"--device": path, "--tests": suite.tests, "--logs": str(logs), "--timeout": "1200"}
     words = ["tests/zonefs-tests.sh", *(word for option in options.items() for word in option)]
-    result = machine.run(words, env=ENVIRONMENT, cwd=ROOT, timeout=SECONDS)
+    result = machine.run(words, env=ENVIRONMENT | {"ZONEFS_PY_BIN": PROGRAMS}, cwd=ROOT, timeout=SECONDS)
     if node is None:
         machine.remove_device(path)
     return result.stdout.decode() + result.stderr.decode()
@@ -81,6 +83,9 @@ def group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Group]:
         Machine.start(Settings(devices=devices, shares=[logs], memory_mib=2048)) as machine,
         ThreadPoolExecutor(2) as pool,
     ):
+        serve = [sys.executable, "-m", "tests.vm.inside.command_server", PROGRAMS]
+        result = machine.run(serve, env=ENVIRONMENT, cwd=ROOT, timeout=SECONDS)
+        assert result.status == 0, result.stderr.decode()
         scripts = {
             name: pool.submit(run_suite, machine, suite, machine.devices[-1] if name == "zns" else None, logs)
             for name, suite in SUITES.items()

@@ -136,7 +136,8 @@ def zns_arguments(devices: Sequence[DeviceSpec], directory: Path) -> list[str]:
         settings = dict(spec.settings)
         del settings["size"]
         controller = {"id": f"nvme{number}", "serial": zns_serial(number)}
-        namespace = {"drive": f"zns{number}", "bus": f"nvme{number}", "nsid": "1", "zoned": "true"}
+        # Not shared: newer QEMUs would let the kernel make a multipath device of it, which does not tell its limits.
+        namespace = {"drive": f"zns{number}", "bus": f"nvme{number}", "nsid": "1", "zoned": "true", "shared": "off"}
         for key, value in settings.items():
             if key in ("mdts", "vsl"):
                 controller[key] = value

@@ -107,7 +107,7 @@ def run_inside(group: Group, module: str, at_least: int) -> None:
 
 
 def test_what_is_special_about_block_devices(group: Group) -> None:
-    run_inside(group, "test_blockdev.py", 25)
+    run_inside(group, "test_blockdev.py", 24)
 
 
 def test_null_blk_conforms(group: Group) -> None:

@@ -51,14 +51,14 @@ class Kernel:
 
 @dataclass(frozen=True)
 class Programs:
-    """What starts a machine. *firmware* is QEMU's data directory if it is not where QEMU looks by itself."""
+    """What starts a machine. *firmware* are QEMU's data directories if they are not where QEMU looks by itself."""
 
     qemu: Path
     busybox: Path
     modprobe: Path
     depmod: Path
     setpriv: Path
-    firmware: Path | None
+    firmware: tuple[Path, ...]
 
 
 class Cache:
@@ -105,7 +105,7 @@ class Cache:
         if qemu is None or busybox is None or kmod is None or setpriv is None:
             return None
         own = self.path / "tools"
-        firmware = own / "usr/share/qemu" if qemu.is_relative_to(own) else None
+        firmware = tuple(own / "usr/share" / name for name in ("qemu", "seabios")) if qemu.is_relative_to(own) else ()
         modprobe, depmod = (_applet(kmod, name) for name in ("modprobe", "depmod"))
         return Programs(qemu, busybox, modprobe, depmod, setpriv, firmware)
 

@@ -176,8 +176,8 @@ def command_line(
 ) -> list[str]:
     """QEMU's arguments. *port* is the descriptor of a connected socket that becomes the agent's port."""
     arguments = [str(programs.qemu)]
-    if programs.firmware is not None:
-        arguments += ["-L", str(programs.firmware)]
+    for directory in programs.firmware:
+        arguments += ["-L", str(directory)]
     acceleration = "kvm" if accelerator == "kvm" else "tcg,thread=multi"
     arguments += ["-accel", acceleration, "-cpu", "max", "-smp", "2", "-m", str(memory_mib)]
     arguments += ["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-monitor", "none"]

@@ -93,7 +93,8 @@ def serve(listener: socket.socket) -> None:
     """Start commands for ever. Returns in the process of each, which is to run `sys.argv`."""
     jobs: dict[int, Job] = {}
     while True:
-        ready, _, _ = select.select([listener, *jobs], [], [])
+        waiting: list[socket.socket | int] = [listener, *jobs]
+        ready, _, _ = select.select(waiting, [], [])
         for one in ready:
             if one is listener:
                 connection, _ = listener.accept()

@@ -119,7 +119,7 @@ def test_zns_arguments(tmp_path: Path) -> None:
         *("-drive", f"file={tmp_path}/zns1,format=raw,if=none,id=zns1,cache=unsafe"),
         *("-device", "nvme,id=nvme1,serial=zonefs-py-1,zoned.zasl=1"),
         "-device",
-        "nvme-ns,drive=zns1,bus=nvme1,nsid=1,zoned=true,shared=off,zoned.zone_capacity=3145728,zoned.max_open=2,"
+        "nvme-ns,drive=zns1,bus=nvme1,nsid=1,zoned=true,zoned.zone_capacity=3145728,zoned.max_open=2,"
         "mssrl=8,msrc=3,zoned.cross_read=on,zoned.zone_size=4194304,logical_block_size=4096,physical_block_size=4096",
     ]
 

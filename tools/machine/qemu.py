@@ -26,11 +26,12 @@ EARLY_MODULES = ("9pnet_virtio", "9p", "overlay", "configfs")
 # while it starts ("Oops: int3", about one start in twelve on a busy host): so it starts with one processor, and the
 # init adds the others. A time stamp counter that is found unstable, which a busy host makes it look, would be such a
 # change later. The timer check, whose failure is a panic, and the calibration of delays fail on a busy host too. The
-# rest is speed.
+# rest is speed, but for multipath: newer QEMUs share namespaces, and the kernel would make devices of them that tell no
+# limits and refuse writes after a refused one.
 KERNEL_COMMAND_LINE = (
     "console=ttyS0 loglevel=5 panic=-1 oops=panic maxcpus=1 noreplace-smp tsc=reliable no_timer_check lpj=10000000 "
     "nowatchdog mitigations=off nokaslr audit=0 random.trust_cpu=on lsm=capability init_on_alloc=0 "
-    "hardened_usercopy=off psi=0 numa_balancing=disable preempt=none rcupdate.rcu_expedited=1"
+    "hardened_usercopy=off psi=0 numa_balancing=disable preempt=none rcupdate.rcu_expedited=1 nvme_core.multipath=N"
 )
 
 
@@ -136,8 +137,7 @@ def zns_arguments(devices: Sequence[DeviceSpec], directory: Path) -> list[str]:
         settings = dict(spec.settings)
         del settings["size"]
         controller = {"id": f"nvme{number}", "serial": zns_serial(number)}
-        # Not shared: newer QEMUs would let the kernel make a multipath device of it, which does not tell its limits.
-        namespace = {"drive": f"zns{number}", "bus": f"nvme{number}", "nsid": "1", "zoned": "true", "shared": "off"}
+        namespace = {"drive": f"zns{number}", "bus": f"nvme{number}", "nsid": "1", "zoned": "true"}
         for key, value in settings.items():
             if key in ("mdts", "vsl"):
                 controller[key] = value

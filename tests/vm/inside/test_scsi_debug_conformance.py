@@ -102,6 +102,7 @@ def test_the_kernel_makes_no_partitions(disk: ScsiDebug) -> None:
 
 class TestScsiDebug(ZonedDeviceConformance):
     sequential: ClassVar[Geometry] = GEOMETRIES["several-conventional"]
+    conventional: ClassVar[Geometry] = geometry(zone_size=MIB, conventional=3)
     # Closing what is not open and opening what is full succeeds, and changes nothing: so ZBC has it.
     allowed: ClassVar[Transitions] = {
         state: operations | {op: state[0] for op in ZoneOp if op not in operations}

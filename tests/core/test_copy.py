@@ -5,6 +5,7 @@ The rules are those that the review of kernel zonefs's proposed copy_file_range 
 
 from __future__ import annotations
 
+import mmap
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from tests.core.copying import (
 )
 from zonefs_py.config import ErrorsPolicy, FormatOptions, MountOptions
 from zonefs_py.copy.engine import BUFFER_SIZE, CopyEngine, Engine
+from zonefs_py.device.aligned import is_aligned_memory
 from zonefs_py.device.directory import create_device, open_device
 from zonefs_py.device.emulated import EmulatedDevice
 from zonefs_py.device.memory import MemoryDevice
@@ -764,6 +766,24 @@ class TestBuffer:
         assert self.copy(engine, device) == [BUFFER_SIZE] * 4
         self.copy(engine, device, BLOCK)
         assert sizes == [BUFFER_SIZE]
+
+    def test_direct_io_takes_it_as_it_is(self) -> None:
+        """Otherwise a block device would copy everything once more on its way in and out."""
+        aligned: list[bool] = []
+
+        class Watching(CopyDevice):
+            def read_into(self, offset: int, buffer: memoryview) -> None:
+                aligned.append(is_aligned_memory(buffer, mmap.PAGESIZE))
+                super().read_into(offset, buffer)
+
+            def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
+                aligned.append(is_aligned_memory(memoryview(data), mmap.PAGESIZE))
+                super().write(offset, data)
+
+        device = self.device()
+        device.__class__ = Watching
+        self.copy(CopyEngine(device), device)
+        assert aligned == [True] * 8
 
     def test_a_small_copy_takes_a_small_buffer(self) -> None:
         sizes: list[int] = []

@@ -162,6 +162,7 @@ class ZonedDeviceConformance:
     """
 
     sequential: ClassVar[Geometry] = SEQUENTIAL
+    conventional: ClassVar[Geometry] = geometry(conventional=3)
     """For tests that are about conditions: eight zones, at least six of them sequential."""
 
     allowed: ClassVar[Transitions] = ALLOWED
@@ -299,7 +300,7 @@ class ZonedDeviceConformance:
             assert zone_of(device, zone.number) == zone
 
     def test_single_bytes_of_conventional_zones_can_be_written(self, make: Make) -> None:
-        shape = geometry(conventional=3)
+        shape = self.conventional
         device = make(shape)
         end = 3 * shape.zone_size
         model = bytearray(end)
@@ -387,9 +388,18 @@ class ZonedDeviceConformance:
             device.read(start, length)
             assert device.read_into_now(start, memoryview(buffer)), "what was just read must be at hand"
             assert buffer == device.read(start, length)
-        device.force_condition(number, ZoneCondition.OFFLINE)
+
+    def test_an_offline_zone_is_not_read_without_waiting(self, make: Make, shape: Geometry) -> None:
+        device = make(shape)
+        number = shape.nr_conventional % shape.nr_zones
+        start = zone_of(device, number).start
+        device.write(start, pattern(start, shape.block_size))
+        try:
+            device.force_condition(number, ZoneCondition.OFFLINE)
+        except UserError as exc:
+            pytest.skip(str(exc))
         with pytest.raises(DeviceError):
-            device.read_into_now(start, memoryview(buffer))
+            device.read_into_now(start, memoryview(bytearray(shape.block_size)))
 
     def test_any_bytes_like_object_is_written_and_not_kept(self, make: Make) -> None:
         device = make(self.sequential)

@@ -517,3 +517,17 @@ def test_what_is_no_namespace_stays_as_it_is(tmp_path: Path, caplog: pytest.LogC
         (tmp_path / "dev" / "block" / "0:0" / "nsid").write_text("1\n")
         assert with_copies(below, file.fileno(), sysfs=tmp_path) is below
     assert "memory: no copies by the device: Inappropriate ioctl for device" in caplog.text
+
+
+def test_a_multipath_device_does_not_copy(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The kernel would refuse every write after a copy: seen on Linux 6.12, with a shared namespace of QEMU 10's."""
+    caplog.set_level(logging.INFO)
+    disk = tmp_path / "devices/virtual/nvme-subsystem/nvme-subsys0/nvme0n1"
+    disk.mkdir(parents=True)
+    (disk / "nsid").write_text("1\n")
+    (tmp_path / "dev" / "block").mkdir(parents=True)
+    (tmp_path / "dev" / "block" / "0:0").symlink_to(disk)
+    below = MemoryDevice(GEOMETRY)
+    with (tmp_path / "file").open("w") as file:
+        assert with_copies(below, file.fileno(), sysfs=tmp_path) is below
+    assert "memory: no copies by the device: it has multipath" in caplog.text

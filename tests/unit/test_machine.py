@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -13,9 +15,10 @@ from hypothesis import strategies as st
 
 from tools.machine import initramfs
 from tools.machine.errors import VmError
-from tools.machine.packages import _version_key
+from tools.machine.packages import GOOD_QEMU, Cache, _version_key
 from tools.machine.protocol import Decoder, frame
 from tools.machine.qemu import zns_arguments
+from tools.machine.server import KEPT_SECONDS, _claim, _remove_old
 from tools.machine.session import guest_path
 from tools.machine.specs import KINDS, parse_device, parse_devices
 
@@ -116,8 +119,8 @@ def test_zns_arguments(tmp_path: Path) -> None:
         *("-drive", f"file={tmp_path}/zns1,format=raw,if=none,id=zns1,cache=unsafe"),
         *("-device", "nvme,id=nvme1,serial=zonefs-py-1,zoned.zasl=1"),
         "-device",
-        "nvme-ns,drive=zns1,bus=nvme1,nsid=1,zoned=true,zoned.zone_capacity=3145728,zoned.max_open=2,mssrl=8,msrc=3,"
-        "zoned.cross_read=on,zoned.zone_size=4194304,logical_block_size=4096,physical_block_size=4096",
+        "nvme-ns,drive=zns1,bus=nvme1,nsid=1,zoned=true,zoned.zone_capacity=3145728,zoned.max_open=2,"
+        "mssrl=8,msrc=3,zoned.cross_read=on,zoned.zone_size=4194304,logical_block_size=4096,physical_block_size=4096",
     ]
 
 
@@ -163,3 +166,50 @@ def test_shims_are_not_on_the_path_inside() -> None:
     assert path[:3] == [own, "/usr/bin", "/opt/x"] or (own == "/usr/bin" and path[:2] == ["/usr/bin", "/opt/x"])
     assert path[-1] == "/cache/tools"
     assert len(path) == len(set(path))
+
+
+def test_shares_are_kept_for_a_while_after_their_machine_ended(tmp_path: Path) -> None:
+    claims = {name: _claim(tmp_path / name) for name in ("runs", "ended", "ended-long-ago")}
+    for name, claim in claims.items():
+        assert claim is not None
+        (tmp_path / name / "share").mkdir()
+        (tmp_path / name / "share/file").write_text("result")
+        if name != "runs":
+            os.close(claim)
+        if name != "ended":
+            long_ago = time.time() - KEPT_SECONDS - 10
+            os.utime(tmp_path / name, (long_ago, long_ago))
+    _remove_old(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ended", "runs"]
+    assert (tmp_path / "ended/share/file").read_text() == "result"
+    assert _claim(tmp_path / "runs") is None
+    assert claims["runs"] is not None
+    os.close(claims["runs"])
+
+
+def make_qemu(path: Path, version: str) -> None:
+    """A program that tells a version, as QEMU does."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\necho 'QEMU emulator version {version}'\n")
+    path.chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    ("installed", "unpacked", "chosen"),
+    [
+        (f"{GOOD_QEMU}.0.2 (Debian 1:{GOOD_QEMU}.0.2+ds-2)", None, "installed"),
+        ("7.2.22 (Debian 1:7.2+dfsg-7)", f"{GOOD_QEMU}.1.0", "unpacked"),
+        (f"{GOOD_QEMU + 1}.0.0", f"{GOOD_QEMU}.1.0", "installed"),
+        ("7.2.22", "8.0.0", None),
+        ("nonsense", None, None),
+    ],
+)
+def test_an_old_qemu_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, installed: str, unpacked: str | None, chosen: str | None
+) -> None:
+    paths = {"installed": tmp_path / "bin/qemu-system-x86_64", "unpacked": tmp_path / "tools/run/qemu-system-x86_64"}
+    make_qemu(paths["installed"], installed)
+    if unpacked is not None:
+        make_qemu(paths["unpacked"], unpacked)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
+    assert Cache(tmp_path)._program("qemu-system-x86_64") == (paths[chosen] if chosen else None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import pwd
+import re
 import select
 import shutil
 import subprocess
@@ -12,13 +13,15 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.vm.conftest import Guest
+from tests.vm.conftest import Guest, running_machine
+from tools.machine import qemu, session
 from tools.machine.errors import MachineError, VmError
 from tools.machine.packages import Cache
-from tools.machine.session import default_cache
+from tools.machine.session import Machine, Settings, default_cache
 from tools.machine.specs import NULL_BLK_KEYS, SCSI_DEBUG_KEYS, ZNS_KEYS
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -226,7 +229,7 @@ def test_what_the_kernel_refuses_is_said(guest: Guest) -> None:
         guest.machine.add_device("zns")
 
 
-# Machines of their own
+# Machines of their own. Those that start one need the guest only to be skipped where no machine can be started.
 
 
 def test_bad_devices_are_refused_before_anything_starts(tmp_path: Path) -> None:
@@ -240,6 +243,7 @@ def test_bad_devices_are_refused_before_anything_starts(tmp_path: Path) -> None:
     assert not cache.exists()
 
 
+@pytest.mark.usefixtures("guest")
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become a plain user here; the other tests are one already")
 def test_a_plain_user_runs_a_machine(tmp_path_factory: pytest.TempPathFactory) -> None:
     directory = Path("/var/tmp") / f"zonefs-py-test-{os.getpid()}"
@@ -247,7 +251,9 @@ def test_a_plain_user_runs_a_machine(tmp_path_factory: pytest.TempPathFactory) -
     python = next(path for path in (Path(sys.executable).resolve(), Path("/usr/bin/python3")) if public(path))
     try:
         # A cache of their own, as if they had fetched it; hard links would do if it were on one file system.
-        shutil.copytree(default_cache() / "kernel", directory / "kernel")
+        for part in ("kernel", "tools"):
+            if (default_cache() / part).exists():
+                shutil.copytree(default_cache() / part, directory / part, symlinks=True)
         for path in [directory, *directory.rglob("*")]:
             os.chown(path, nobody.pw_uid, nobody.pw_gid, follow_symlinks=False)
         (share := directory / "share").mkdir()
@@ -286,6 +292,7 @@ def public(path: Path) -> bool:
     return bool(path.stat().st_mode & 0o1) and all(parent.stat().st_mode & 0o1 for parent in path.parents)
 
 
+@pytest.mark.usefixtures("guest")
 def test_a_machine_with_a_name_until_its_kernel_panics() -> None:
     name = f"test-{os.getpid()}"
     missing = vm("exec", "--name", name, "true")
@@ -325,6 +332,36 @@ def test_a_machine_with_a_name_until_its_kernel_panics() -> None:
     assert vm("info", "--name", name).returncode == 2
 
 
+@pytest.mark.usefixtures("guest")
+def test_a_kernel_that_panics_while_it_starts_is_started_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Twice at most; here it has no init the first time, and then never."""
+    bad, good = f"{qemu.KERNEL_COMMAND_LINE} rdinit=/none root=/dev/none", qemu.KERNEL_COMMAND_LINE
+    command_line = qemu.command_line
+    kernels = [bad, good]
+
+    def changed(*arguments: Any, **more: Any) -> list[str]:
+        words = command_line(*arguments, **more)
+        words[words.index("-append") + 1] = kernels.pop(0)
+        return words
+
+    monkeypatch.setattr(qemu, "command_line", changed)
+    with Machine.start(Settings()) as machine:
+        assert machine.run(["nproc"]).stdout == b"2\n"
+    (message,) = caplog.messages
+    assert re.fullmatch(r"the kernel panicked: VFS: .*; kernel log: /.*\.log; starting it again \(2 of 3\)", message), (
+        message
+    )
+
+    kernels = [bad, bad, good]
+    monkeypatch.setattr(session, "STARTS", 2)
+    with pytest.raises(MachineError, match=r"^the kernel panicked: VFS: "):
+        Machine.start(Settings())
+    assert kernels == [good]
+
+
+@pytest.mark.usefixtures("guest")
 def test_qemu_goes_with_whoever_started_it(tmp_path: Path) -> None:
     """`tools/vm run` is killed in the hardest way; nothing is left."""
     share = tmp_path / "share"
@@ -356,3 +393,22 @@ def children(pid: int) -> list[int]:
     return [
         int(word) for task in Path(f"/proc/{pid}/task").iterdir() for word in (task / "children").read_text().split()
     ]
+
+
+def test_where_qemu_does_not_run_tests_are_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the reason is QEMU's own."""
+    command_line = qemu.command_line
+    monkeypatch.setattr(qemu, "command_line", lambda *words, **more: [*command_line(*words, **more), "-no-such-option"])
+    with (
+        pytest.raises(
+            pytest.skip.Exception, match=r"no virtual machine can be started here: QEMU failed: .*no-such-option"
+        ),
+        running_machine(Settings()),
+    ):
+        pass
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with (
+        pytest.raises(pytest.skip.Exception, match=r"no virtual machine can be started here: .* no apt-get and dpkg"),
+        running_machine(Settings(cache=tmp_path / "cache")),
+    ):
+        pass

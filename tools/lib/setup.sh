@@ -9,9 +9,9 @@ setup_log=$root/logs/setup.log
 # What it takes to build zonefs-py and to mount with it.
 # shellcheck disable=SC2034  # for those who source this
 packages_to_run=(python3-dev gcc pkg-config libfuse3-dev fuse3 ca-certificates)
-# What tools/vm starts a machine with; it can also unpack them into its cache.
+# What tools/vm starts a machine with; it can also unpack them into its cache, as it does with a QEMU that is new enough.
 # shellcheck disable=SC2034  # for those who source this
-packages_for_vm=(qemu-system-x86 busybox-static kmod)
+packages_for_vm=(busybox-static kmod)
 readonly venv setup_log
 # shellcheck disable=SC2034  # for those who source this
 readonly packages_to_run packages_for_vm
@@ -32,7 +32,6 @@ have() {
 	xfsprogs) PATH=$PATH:/sbin:/usr/sbin command -v mkfs.xfs ;;
 	btrfs-progs) PATH=$PATH:/sbin:/usr/sbin command -v mkfs.btrfs ;;
 	attr) command -v setfattr ;;
-	qemu-system-x86) command -v qemu-system-x86_64 ;;
 	# A static program has nothing that ldd could list.
 	busybox-static) command -v busybox && ! ldd "$(command -v busybox)" 2>/dev/null ;;
 	kmod) PATH=$PATH:/sbin:/usr/sbin command -v modprobe ;;

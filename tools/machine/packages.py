@@ -1,7 +1,8 @@
 """Debian's kernel and the programs that start it, unpacked into a cache; the system itself is not changed.
 
 The cache holds ``kernel/RELEASE`` (an unpacked linux-image package with its modules indexed), ``tools`` (programs that
-the system lacks) and ``apt`` (a private state of apt: lists and downloads). All of it works for a plain user.
+the system lacks, or has too old) and ``apt`` (a private state of apt: lists and downloads). All of it works for a plain
+user.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import fcntl
 import os
 import re
-import shlex
 import shutil
 import subprocess
 import tempfile
@@ -27,6 +27,10 @@ PROGRAMS = {
     "kmod": "kmod",
     "setpriv": "util-linux",
 }
+
+GOOD_QEMU = 10
+"""An older QEMU of the system's is passed over for that of the backports: 7.2, which Debian 12 has, takes three times
+the processor's time to start a process in the machine, and nearly twice for Python."""
 
 
 @dataclass(frozen=True)
@@ -47,14 +51,14 @@ class Kernel:
 
 @dataclass(frozen=True)
 class Programs:
-    """What starts a machine. *firmware* is QEMU's data directory if it is not where QEMU looks by itself."""
+    """What starts a machine. *firmware* are QEMU's data directories if they are not where QEMU looks by itself."""
 
     qemu: Path
     busybox: Path
     modprobe: Path
     depmod: Path
     setpriv: Path
-    firmware: Path | None
+    firmware: tuple[Path, ...]
 
 
 class Cache:
@@ -101,20 +105,24 @@ class Cache:
         if qemu is None or busybox is None or kmod is None or setpriv is None:
             return None
         own = self.path / "tools"
-        firmware = own / "usr/share/qemu" if qemu.is_relative_to(own) else None
+        firmware = tuple(own / "usr/share" / name for name in ("qemu", "seabios")) if qemu.is_relative_to(own) else ()
         modprobe, depmod = (_applet(kmod, name) for name in ("modprobe", "depmod"))
         return Programs(qemu, busybox, modprobe, depmod, setpriv, firmware)
 
     def _program(self, name: str) -> Path | None:
+        """The system's, or the unpacked one; None if neither will do."""
+        found: list[Path] = []
         if name == "busybox":
             # The initramfs has no libraries.
-            for directory in ("/usr/bin", "/bin"):
-                if (path := Path(directory, name)).exists() and _is_static(path):
-                    return path
-        elif found := shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/bin:/sbin:/bin"):
-            return Path(found)
-        unpacked = self.path / "tools" / "run" / name
-        return unpacked if unpacked.exists() else None
+            system = [Path(directory, name) for directory in ("/usr/bin", "/bin")]
+            found += [path for path in system if path.exists() and _is_static(path)]
+        elif path := shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/bin:/sbin:/bin"):
+            found.append(Path(path))
+        if (unpacked := self.path / "tools" / "run" / name).exists():
+            found.append(unpacked)
+        if name == "qemu-system-x86_64":
+            found = [path for path in found if _qemu_version(path) >= GOOD_QEMU]
+        return found[0] if found else None
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -158,7 +166,9 @@ class Cache:
             archive.unlink()
         starters = target / "run"
         starters.mkdir(exist_ok=True)
-        libraries = ":".join(f"{target}/{part}" for part in ("usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"))
+        # Whoever copies the cache need not write them anew.
+        here = '"${0%/*}/.."'
+        libraries = ":".join(f"{here}/{part}" for part in ("usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"))
         for name in (*PROGRAMS, "modprobe", "depmod", "lsmod", "insmod", "rmmod", "modinfo"):
             for directory in ("usr/bin", "bin", "usr/sbin", "sbin"):
                 program = target / directory / name
@@ -167,7 +177,7 @@ class Cache:
                     if name == "busybox":
                         shutil.copy2(program, starter)
                     else:
-                        command = f"LD_LIBRARY_PATH={shlex.quote(libraries)} exec {shlex.quote(str(program))}"
+                        command = f"LD_LIBRARY_PATH={libraries} exec {here}/{directory}/{name}"
                         starter.write_text(f'#!/bin/sh\n{command} "$@"\n')
                     starter.chmod(0o755)
                     break
@@ -225,8 +235,10 @@ class _Apt:
         return sorted(directory.glob("*.deb"))
 
     def download_with_libraries(self, packages: list[str]) -> list[Path]:
-        """Fetch *packages* and what they depend on, without what is installed."""
-        self._run("apt-get", "-q", "-y", "--no-install-recommends", "--download-only", "install", *packages)
+        """Fetch *packages* from the backports, and what they depend on, without what is installed and will do."""
+        suite = f"{_os_release('VERSION_CODENAME')}-backports"
+        only = ("--no-install-recommends", "--download-only", "--target-release", suite)
+        self._run("apt-get", "-q", "-y", *only, "install", *packages)
         return sorted((self._path / "cache/archives").glob("*.deb"))
 
 
@@ -279,6 +291,16 @@ def _applet(kmod: Path, name: str) -> Path:
         if (path := directory / name).exists():
             return path
     raise VmError(f"{kmod} is there but {name} is not; install the Debian package kmod")
+
+
+def _qemu_version(program: Path) -> int:
+    """The first number of the version that a QEMU tells; 0 if it tells none."""
+    try:
+        done = subprocess.run([program, "--version"], stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    except OSError:
+        return 0
+    found = re.match(r"QEMU emulator version (\d+)", done.stdout)
+    return int(found[1]) if found else 0
 
 
 def _is_static(program: Path) -> bool:

@@ -21,8 +21,17 @@ GUEST = Path(__file__).resolve().parent / "guest"
 # What the init needs before it sees the host's files; QEMU's own bus and console are built into the kernel.
 EARLY_MODULES = ("9pnet_virtio", "9p", "overlay", "configfs")
 
+# When one processor changes code that another one runs, QEMU may go on with the old code: what was translated is thrown
+# away before the change is stored, and can be translated anew in between. The kernel changes itself in that way, mostly
+# while it starts ("Oops: int3", about one start in twelve on a busy host): so it starts with one processor, and the
+# init adds the others. A time stamp counter that is found unstable, which a busy host makes it look, would be such a
+# change later. The timer check, whose failure is a panic, and the calibration of delays fail on a busy host too. The
+# rest is speed, but for multipath: newer QEMUs share namespaces, and the kernel would make devices of them that tell no
+# limits and refuse writes after a refused one.
 KERNEL_COMMAND_LINE = (
-    "console=ttyS0 loglevel=5 panic=-1 oops=panic mitigations=off nokaslr audit=0 random.trust_cpu=on nowatchdog"
+    "console=ttyS0 loglevel=5 panic=-1 oops=panic maxcpus=1 noreplace-smp tsc=reliable no_timer_check lpj=10000000 "
+    "nowatchdog mitigations=off nokaslr audit=0 random.trust_cpu=on lsm=capability init_on_alloc=0 "
+    "hardened_usercopy=off psi=0 numa_balancing=disable preempt=none rcupdate.rcu_expedited=1 nvme_core.multipath=N"
 )
 
 
@@ -167,8 +176,8 @@ def command_line(
 ) -> list[str]:
     """QEMU's arguments. *port* is the descriptor of a connected socket that becomes the agent's port."""
     arguments = [str(programs.qemu)]
-    if programs.firmware is not None:
-        arguments += ["-L", str(programs.firmware)]
+    for directory in programs.firmware:
+        arguments += ["-L", str(directory)]
     acceleration = "kvm" if accelerator == "kvm" else "tcg,thread=multi"
     arguments += ["-accel", acceleration, "-cpu", "max", "-smp", "2", "-m", str(memory_mib)]
     arguments += ["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-monitor", "none"]

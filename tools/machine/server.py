@@ -1,8 +1,10 @@
 """Keep a machine for other processes: a server with a name, and what its clients do.
 
 The server's directory holds ``socket``, ``pid`` and ``share``, a directory that is writable in the machine. The lock
-on the directory is held as long as the server lives, so that a stale one is known. A connection carries one request
-(protocol.py): commands and devices as to the agent, and ``I`` (what is the machine like) and ``P`` (stop).
+on the directory is held as long as the server lives, so that a stale one is known. What a machine left in its share can
+be fetched for `KEPT_SECONDS`; the next server to start after that removes it, or one of the same name. A connection
+carries one request (protocol.py): commands and devices as to the agent, and ``I`` (what is the machine like) and ``P``
+(stop).
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import json
 import os
 import re
 import select
+import shutil
 import signal
 import socket
 import stat
@@ -27,6 +30,9 @@ from typing import Any
 from tools.machine.errors import MachineError, VmError
 from tools.machine.protocol import Decoder, frame
 from tools.machine.session import Machine, Settings
+
+KEPT_SECONDS = 24 * 3600.0
+"""How long the share of a machine that ended is kept."""
 
 
 def runtime_directory() -> Path:
@@ -53,14 +59,13 @@ class Server:
     def __init__(self, name: str, settings: Settings) -> None:
         """Take the name; raise :class:`VmError` if it is in use. Call from the main thread."""
         self._directory = directory_of(name)
-        self._directory.mkdir(mode=0o700, exist_ok=True)
-        self._claim = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            fcntl.flock(self._claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(self._claim)
-            raise VmError(f"a machine called {name} is running already; tools/vm stop --name {name} ends it") from None
+        claim = _claim(self._directory)
+        if claim is None:
+            raise VmError(f"a machine called {name} is running already; tools/vm stop --name {name} ends it")
+        self._claim = claim
+        _remove_old(self._directory.parent)
         share = self._directory / "share"
+        shutil.rmtree(share, ignore_errors=True)
         share.mkdir(exist_ok=True)
         self._settings = replace(settings, shares=[*settings.shares, share])
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -170,6 +175,41 @@ def _frames(connection: socket.socket) -> Iterator[tuple[str, bytes]]:
     while data := connection.recv(1 << 16):
         for kind, _, payload in decoder.feed(data):
             yield kind, payload
+
+
+def _claim(directory: Path) -> int | None:
+    """Make the directory of a server and return the descriptor that holds its lock; None if another server has it."""
+    while True:
+        directory.mkdir(mode=0o700, exist_ok=True)
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        # Between the two, somebody may have removed it as an old one.
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(descriptor), directory.stat()):
+                return descriptor
+        os.close(descriptor)
+
+
+def _remove_old(parent: Path) -> None:
+    """Remove the directories of servers that ended long ago: then the last entry was removed from them."""
+    for directory in parent.iterdir():
+        try:
+            if time.time() - directory.lstat().st_mtime < KEPT_SECONDS:
+                continue
+            descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        except OSError:
+            continue
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(directory, ignore_errors=True)
+        except BlockingIOError:
+            pass
+        finally:
+            os.close(descriptor)
 
 
 class Client:

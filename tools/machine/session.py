@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import queue
 import re
@@ -22,13 +23,17 @@ from types import TracebackType
 from typing import Any
 
 from tools.machine import qemu
-from tools.machine.errors import MachineError, VmError
+from tools.machine.errors import MachineError, QemuError, StartError, VmError
 from tools.machine.packages import Cache
 from tools.machine.protocol import Decoder, frame
 from tools.machine.specs import DeviceSpec, parse_device, parse_devices
 
 KEPT_LOGS = 20
+STARTS = 3
+"""How often a machine is started whose kernel panics, or hangs, before it takes a command."""
+logger = logging.getLogger(__name__)
 _DIRECTORY_PREFIX = "zonefs-py-vm-"
+_PANIC = re.compile(r"Kernel panic - not syncing: *(.*)")
 
 
 def default_cache() -> Path:
@@ -45,7 +50,7 @@ class Settings:
     memory_mib: int = 2048
     cache: Path = field(default_factory=default_cache)
     accelerator: str = "tcg"
-    boot_seconds: float = 180.0
+    boot_seconds: float = 300.0
     kernel_log: Path | None = None
     """Where to leave the kernel log; without it, only that of a failure is kept, in the cache."""
 
@@ -93,10 +98,19 @@ class Machine:
 
     @classmethod
     def start(cls, settings: Settings) -> Machine:
-        """Start a machine with its devices.
+        """Start a machine with its devices; one whose kernel does not come up is logged, and started again (`STARTS`).
 
         Raises :class:`VmError` if nothing was started, :class:`MachineError` if the machine or a device failed.
         """
+        for number in range(2, STARTS + 1):
+            try:
+                return cls._start_once(settings)
+            except StartError as exc:
+                logger.warning("%s; starting it again (%d of %d)", exc, number, STARTS)
+        return cls._start_once(settings)
+
+    @classmethod
+    def _start_once(cls, settings: Settings) -> Machine:
         specs = parse_devices(list(settings.devices))
         shares = [_checked_share(share) for share in settings.shares]
         if settings.kernel_log is not None and not os.access(settings.kernel_log.absolute().parent, os.W_OK):
@@ -154,7 +168,15 @@ class Machine:
         return self._process.pid
 
     def _boot(self, specs: Sequence[DeviceSpec]) -> None:
-        hello = self._wait(0, self._settings.boot_seconds, "did not come up")
+        try:
+            hello = self._wait(0, self._settings.boot_seconds, "the machine did not come up")
+        except MachineError as exc:
+            log = _text(self._directory / "kernel.log")
+            if self._process.poll() is None or _PANIC.search(log):
+                raise StartError(str(exc)) from exc
+            if not log:
+                raise QemuError(str(exc)) from exc
+            raise
         self.kernel_release = str(hello["kernel"])
         for number, spec in enumerate(specs):
             self.devices.append(self._add(spec, number))
@@ -342,7 +364,7 @@ class Machine:
     def _find_fate(self) -> str:
         log = _text(self._directory / "kernel.log")
         complaint = _text(self._directory / "qemu.log").strip().splitlines()
-        if panic := re.search(r"Kernel panic - not syncing: *(.*)", log):
+        if panic := _PANIC.search(log):
             return f"the kernel panicked: {panic[1].strip()}; {self._keep_log()}"
         if own := re.search(r"machine: (cannot .*|no .*)", log):
             return f"the machine did not come up: {own[1].strip()}; {self._keep_log()}"

@@ -7,6 +7,7 @@ because that would hide the error (review of the Linux copy-offload series). Not
 from __future__ import annotations
 
 import logging
+import mmap
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -89,11 +90,22 @@ class Step(NamedTuple):
     ranges: tuple[CopyRange, ...]
 
 
+CopyBuffer = bytearray | mmap.mmap
+
+
+def _map_memory(size: int) -> CopyBuffer:
+    """Memory that begins at a page, as direct I/O on a block device takes it without copying. Raises MemoryError."""
+    try:
+        return mmap.mmap(-1, size)
+    except OSError as exc:
+        raise MemoryError(f"{size} bytes: {exc.strerror}") from exc
+
+
 class CopyEngine:
     """The copy path of one device. Copies of different zones may run at the same time, in different threads."""
 
     def __init__(
-        self, device: ZonedDevice, wanted: Engine | None = None, allocate: Callable[[int], bytearray] = bytearray
+        self, device: ZonedDevice, wanted: Engine | None = None, allocate: Callable[[int], CopyBuffer] = _map_memory
     ) -> None:
         """*wanted* None chooses by capability; an engine that the device lacks means emulation then and there.
 
@@ -109,7 +121,7 @@ class CopyEngine:
             info.copy_max_hw_bytes, info.copy_max_range_hw_bytes, info.copy_max_nr_ranges_hw, info.block_size
         )
         self._counters = {engine: CopyCounters() for engine in Engine}
-        self._buffer: bytearray | None = None
+        self._buffer: CopyBuffer | None = None
         """The emulation's buffer while nobody uses it; a second copy at the same time makes one of its own."""
 
     @property
@@ -253,7 +265,7 @@ class CopyEngine:
 
     # Emulation
 
-    def _emulate(self, ranges: Sequence[CopyRange], buffer: bytearray) -> tuple[CopyResult, int]:
+    def _emulate(self, ranges: Sequence[CopyRange], buffer: CopyBuffer) -> tuple[CopyResult, int]:
         """Return the result and in how many reads and writes it was done."""
         completed = commands = 0
         for piece in ranges:
@@ -309,7 +321,7 @@ class CopyEngine:
         buffer[before:end] = data
         self._device.write(start, buffer[:size])
 
-    def _take_buffer(self, ranges: Sequence[CopyRange]) -> bytearray:
+    def _take_buffer(self, ranges: Sequence[CopyRange]) -> CopyBuffer:
         """Return the buffer to emulate *ranges*: as large as they need, or smaller. Raises OutOfMemory."""
         block = self._device.info.block_size
         # An unaligned part needs the blocks of both ends, and may touch one more of each than it has.

@@ -141,15 +141,11 @@ class BlockDevice(ZonedDevice):
             # A large write goes to the device in pieces: the first would be written.
             raise DeviceError(f"zone {number}: write of {len(view)} bytes at {within} crosses the zone capacity")
         done = 0
-        tried_again = False
         while done < len(view):
             try:
                 done += self._write_piece(offset + done, view[done:])
             except OSError as exc:
-                error, zone = self._failed_write(number, within + done, len(view) - done, exc)
-                if tried_again or zone is None or not self._should_try_again(zone, offset + done, exc):
-                    raise error from exc
-                tried_again = True
+                raise self._failed_write(number, within + done, len(view) - done, exc) from exc
             finally:
                 self._count_change()
 
@@ -162,8 +158,8 @@ class BlockDevice(ZonedDevice):
             bounce[:length] = view[:length]
             return os.pwritev(self._handle.descriptor, [bounce[:length]], offset)
 
-    def _failed_write(self, number: int, within: int, length: int, exc: OSError) -> tuple[DeviceError, Zone | None]:
-        """Return what to raise for *exc*, and the zone as it is now, if that can be told.
+    def _failed_write(self, number: int, within: int, length: int, exc: OSError) -> DeviceError:
+        """Return what to raise for *exc*; it tells where the write pointer is, if that can be told.
 
         The report is for the kernel too: since Linux 6.10 it keeps write pointers of its own, and after a failed write
         takes them from the next report.
@@ -172,17 +168,10 @@ class BlockDevice(ZonedDevice):
         try:
             (zone,) = self._report(number, number + 1)
         except DeviceError:
-            return from_os_error(exc, what), None
+            return from_os_error(exc, what)
         if zone.has_write_pointer:
             what += f", where the write pointer is at {zone.wp - zone.start}"
-        return from_os_error(exc, what), zone
-
-    def _should_try_again(self, zone: Zone, offset: int, exc: OSError) -> bool:
-        """Whether a write at *offset* (bytes of the device) that failed with *exc* is to be tried once more.
-
-        *zone* is its zone as reported after the failure. For a device that knows why the kernel refused it.
-        """
-        return False
+        return from_os_error(exc, what)
 
     def _check_writable(self) -> None:
         if self._info.read_only:

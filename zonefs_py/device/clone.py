@@ -5,6 +5,7 @@ Only the device interface is used: what a zone report does not tell, a clone doe
 
 from __future__ import annotations
 
+import mmap
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -175,7 +176,8 @@ def _copy_zone(source: ZonedDevice, zone: Zone, length: int, descriptor: int, pr
         return
     block = source.info.block_size
     piece = round_down(PIECE_SIZE, block)
-    buffer = memoryview(bytearray(piece))
+    # Page-aligned, for direct I/O.
+    buffer = memoryview(mmap.mmap(-1, piece))
     for done in range(0, length, piece):
         part = buffer[: min(piece, length - done)]
         source.read_into(zone.start + done, part)

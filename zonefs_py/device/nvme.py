@@ -348,6 +348,13 @@ def with_namespace(below: ZonedDevice, namespace: Namespace, changed: Callable[[
 
 
 def _check_is_namespace(number: int, sysfs: Path) -> None:
-    """Raise NoCopy unless device *number* is a namespace itself. Device mapper passes ioctls on to one."""
-    if not (sysfs / "dev" / "block" / f"{os.major(number)}:{os.minor(number)}" / "nsid").exists():
+    """Raise NoCopy unless device *number* is a namespace itself, with one path. Device mapper passes ioctls on to one.
+
+    A zone of a multipath device could not be written any more after a copy: the kernel (6.12) keeps its write pointer
+    with the path, and corrects that after a failed write by reports that are asked of the path, which nobody can do.
+    """
+    directory = sysfs / "dev" / "block" / f"{os.major(number)}:{os.minor(number)}"
+    if not (directory / "nsid").exists():
         raise NoCopy("it is not an NVMe namespace")
+    if "nvme-subsystem" in directory.resolve().parts:
+        raise NoCopy("it has multipath (nvme_core.multipath=N turns that off)")

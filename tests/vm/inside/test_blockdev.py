@@ -138,31 +138,6 @@ def test_a_failed_write_says_where_the_write_pointer_is() -> None:
         assert device.read(start, BLOCK) == pattern(start, BLOCK)
 
 
-def test_a_hook_may_have_a_write_tried_again(path: str) -> None:
-    """As a device needs whose kernel is behind: here somebody else moves the write pointer, and back."""
-    start = FIRST * SHAPE.zone_size
-
-    class Persistent(BlockDevice):
-        asked = 0
-
-        def _should_try_again(self, zone: Any, offset: int, exc: OSError) -> bool:
-            self.asked += 1
-            assert (offset, zone.wp) == (start, start + BLOCK)
-            subprocess.run(
-                ["blkzone", "reset", "--force", "--offset", str(start // 512), "--count", "1", path], check=True
-            )
-            return True
-
-    with open_block_device(path) as device:
-        device.__class__ = Persistent
-        assert isinstance(device, Persistent)
-        dd = ["dd", "if=/dev/zero", f"of={path}", "oflag=direct,seek_bytes", "conv=notrunc", "count=1", "status=none"]
-        subprocess.run([*dd, f"bs={BLOCK}", f"seek={start}"], check=True)
-        device.write(start, pattern(start, 2 * BLOCK))
-        assert device.asked == 1
-        assert device.read(start, 2 * BLOCK) == pattern(start, 2 * BLOCK)
-
-
 def test_flushing_zone_after_zone(device: BlockDevice) -> None:
     for number in range(8):
         device.flush(number)

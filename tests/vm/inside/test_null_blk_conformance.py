@@ -35,6 +35,7 @@ def shape(request: pytest.FixtureRequest) -> Geometry:
 
 class TestNullBlk(ZonedDeviceConformance):
     sequential: ClassVar[Geometry] = geometry(zone_size=2 * MIB, conventional=2, capacity=MIB)
+    conventional: ClassVar[Geometry] = GEOMETRIES["several-conventional"]
 
     @pytest.fixture
     def make(self) -> Iterator[Make]:

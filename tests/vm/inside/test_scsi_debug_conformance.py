@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import fcntl
+import struct
 from collections.abc import Iterator
 from typing import ClassVar
 
@@ -15,6 +18,8 @@ from zonefs_py.errors import OpenZonesExhausted
 from zonefs_py.units import MIB
 from zonefs_py.zone import Geometry, ZoneCondition, ZoneOp
 
+BLKPG = 0x1269
+BLKPG_ADD_PARTITION = 1
 EMPTY, FULL = ZoneCondition.EMPTY, ZoneCondition.FULL
 GEOMETRIES = {
     "no-conventional": geometry(zone_size=MIB),
@@ -84,8 +89,20 @@ def disk() -> Iterator[ScsiDebug]:
     disk.remove()
 
 
+def test_the_kernel_makes_no_partitions(disk: ScsiDebug) -> None:
+    """So there is none that we could be asked to mount; slices (``linear:``) are the way to use some of the zones."""
+    device = disk.make(GEOMETRIES["several-conventional"], None)
+    partition = ctypes.create_string_buffer(struct.pack("=qqi64s64s4x", MIB, 2 * MIB, 1, b"", b""))
+    request = struct.pack("@iiiP", BLKPG_ADD_PARTITION, 0, ctypes.sizeof(partition), ctypes.addressof(partition))
+    with pytest.raises(OSError, match="No such device or address"):
+        fcntl.ioctl(device.descriptor, BLKPG, request)
+    assert device.report_zones()
+    disk.close()
+
+
 class TestScsiDebug(ZonedDeviceConformance):
     sequential: ClassVar[Geometry] = GEOMETRIES["several-conventional"]
+    conventional: ClassVar[Geometry] = geometry(zone_size=MIB, conventional=3)
     # Closing what is not open and opening what is full succeeds, and changes nothing: so ZBC has it.
     allowed: ClassVar[Transitions] = {
         state: operations | {op: state[0] for op in ZoneOp if op not in operations}

@@ -70,7 +70,7 @@ def test_calls_for_two_files_wait_for_both(filesystem: Filesystem) -> None:
     ran: list[str] = []
 
     async def main() -> None:
-        copies = [operations._gate(2, 3), operations._gate(3, 2), operations._gate(2), operations._gate(3)]
+        copies = [operations._gates.alone(files) for files in ((2, 3), (3, 2), (2,), (3,))]
 
         async def run(number: int) -> None:
             async with copies[number]:

@@ -39,18 +39,84 @@ class Source(NamedTuple):
     keep_atime: bool = False
 
 
-class Locks:
-    """The locks of several files, taken in the order of their zones. Held until released, or to the end of `with`."""
+class Readings:
+    """Which files are being read, by copies and by others, without their locks being held.
 
-    def __init__(self, files: Iterable[ZoneFile]) -> None:
+    What is below the write pointer of a sequential file cannot be overwritten, so it can be written, read and copied
+    from meanwhile; it must not be reset. A conventional file must not be written.
+    """
+
+    def __init__(self) -> None:
+        self._ended = threading.Condition()
+        """Guards the count. Taken after the locks of files; nothing is taken while it is held."""
+        self._count: Counter[int] = Counter()
+
+    def begin(self, files: Iterable[ZoneFile]) -> None:
+        """Have *files*, whose locks are held now, be read. `end` must follow."""
+        with self._ended:
+            self._count.update(file.number for file in files)
+
+    def end(self, files: Iterable[ZoneFile]) -> None:
+        """*files* are no longer read, as far as the caller of `begin` is concerned."""
+        with self._ended:
+            for file in files:
+                self._count[file.number] -= 1
+                if not self._count[file.number]:
+                    del self._count[file.number]
+                    self._ended.notify_all()
+
+    @contextlib.contextmanager
+    def of(self, files: Collection[ZoneFile]) -> Iterator[None]:
+        """Have *files*, whose locks are held to begin with, be read."""
+        self.begin(files)
+        try:
+            yield
+        finally:
+            self.end(files)
+
+    def is_read(self, file: ZoneFile) -> bool:
+        """Whether somebody reads *file*. While its lock is held nobody begins to."""
+        return bool(self._count[file.number])
+
+    def wait_for_none(self, file: ZoneFile) -> None:
+        """Wait, holding no lock, until nobody reads *file*; somebody may begin right afterwards."""
+        with self._ended:
+            self._ended.wait_for(lambda: not self._count[file.number])
+
+    @contextlib.contextmanager
+    def none_of(self, file: ZoneFile) -> Iterator[None]:
+        """Hold the lock of *file* at a time when nobody reads from it."""
+        while True:
+            with file.lock:
+                if not self.is_read(file):
+                    yield
+                    return
+            self.wait_for_none(file)
+
+
+class Locks:
+    """The locks of the files of a copy, taken in the order of their zones, at a time when nobody reads what it changes.
+
+    Held until released, or to the end of `with`.
+    """
+
+    def __init__(self, files: Iterable[ZoneFile], target: ZoneFile, readings: Readings) -> None:
+        """*target*, one of *files*, is what the copy goes to."""
         self._files = sorted(set(files), key=lambda file: file.number)
+        self._target = target
+        self._readings = readings
         self._held: list[ZoneFile] = []
 
     def __enter__(self) -> Self:
-        for file in self._files:
-            file.lock.acquire()
-            self._held.append(file)
-        return self
+        while True:
+            for file in self._files:
+                file.lock.acquire()
+                self._held.append(file)
+            # A sequential file gets new data only behind what can be read.
+            if self._target.sequential or not self._readings.is_read(self._target):
+                return self
+            self.release_all()
+            self._readings.wait_for_none(self._target)
 
     def release(self, files: Iterable[ZoneFile]) -> None:
         """Release some; they cannot be taken again while others are held."""
@@ -64,44 +130,6 @@ class Locks:
 
     def __exit__(self, *_: object) -> None:
         self.release_all()
-
-
-class Readings:
-    """Which sequential files copies are reading from, without holding their locks.
-
-    What is below the write pointer of such a file cannot be overwritten, so it can be written, read and copied from
-    meanwhile. It must not be reset.
-    """
-
-    def __init__(self) -> None:
-        self._ended = threading.Condition()
-        """Guards the count. Taken after the locks of files; nothing is taken while it is held."""
-        self._count: Counter[int] = Counter()
-
-    @contextlib.contextmanager
-    def of(self, files: Collection[ZoneFile]) -> Iterator[None]:
-        """Have *files*, whose locks are held to begin with, be read."""
-        with self._ended:
-            self._count.update(file.number for file in files)
-        try:
-            yield
-        finally:
-            with self._ended:
-                self._count.subtract(file.number for file in files)
-                self._count += Counter()  # drops what is 0
-                self._ended.notify_all()
-
-    @contextlib.contextmanager
-    def none_of(self, file: ZoneFile) -> Iterator[None]:
-        """Hold the lock of *file* at a time when nobody reads from it."""
-        while True:
-            with file.lock:
-                # Readings begin with the lock held.
-                if not self._count[file.number]:
-                    yield
-                    return
-            with self._ended:
-                self._ended.wait_for(lambda: not self._count[file.number])
 
 
 class FileCopier:

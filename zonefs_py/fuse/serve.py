@@ -22,7 +22,8 @@ from zonefs_py.fuse.passthrough import Passthrough
 
 log = logging.getLogger(__name__)
 
-MAX_TASKS = 64
+MAX_TASKS = 1 << 16
+"""Requests that pyfuse3 has under way at a time: each waits in a task of its own, and nothing is read without one."""
 
 
 ReadyHandler = Callable[[str | None], None]

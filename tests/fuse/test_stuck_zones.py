@@ -8,8 +8,9 @@ import os
 import struct
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -58,6 +59,7 @@ def test_a_stuck_zone_stops_no_other(mnt: Path, threads: ThreadPoolExecutor, ope
     control = MountControl(mnt)
     control.add_faults([FaultRule(operation, Effect.STUCK, (2, 2), count=None)])
     descriptor = os.open(path, os.O_RDWR)
+    calls: list[Future[Any]]
     try:
         if operation is Operation.READ:
             calls = [threads.submit(os.pread, descriptor, BLOCK, number % 4 * BLOCK) for number in range(150)]

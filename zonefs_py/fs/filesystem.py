@@ -11,7 +11,7 @@ import itertools
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import NoReturn, Self, TypeVar
 
@@ -97,8 +97,7 @@ class Filesystem:
         self._clock = clock
         self._mount = Mount(options, device.info.max_open_zones, device.info.max_active_zones)
         self._tree = Tree(self._settled_zones(), self.superblock, device.info.block_size, clock())
-        for file in self._tree.files():
-            self._mount.add_file(file)
+        self._mount.add_files(self._tree.files())
         self.copy_engine = CopyEngine(device, None if options.copy == "auto" else Engine(options.copy))
         """The copy path of the device: its limits and counters."""
         self._repair = Repair(device, self._mount)
@@ -190,10 +189,13 @@ class Filesystem:
             raise DeviceReadOnly("the device is open read-only; unmount it and mount it read-write")
         self._mount.remount(options)
 
-    def report(self) -> list[tuple[Zone, str | None]]:
-        """Return the device's zones, each with the path of its file, if it has one. Raises DeviceError."""
-        names = self._tree.zone_names()
-        return [(zone, names.get(zone.number)) for zone in self.device.report_zones()]
+    def report(self) -> Iterator[tuple[Zone, str | None]]:
+        """Return the device's zones of this moment, each with the path of its file, if it has one.
+
+        Raises DeviceError, now: what is returned can be gone through at leisure.
+        """
+        zones = self.device.report_zones()
+        return zip(zones, self._tree.zone_names(zone.number for zone in zones), strict=True)
 
     def statfs(self) -> FilesystemStatistics:
         """Return the space accounting: only unwritten parts of sequential files are free."""

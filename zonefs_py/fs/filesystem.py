@@ -525,6 +525,7 @@ class Filesystem:
         opened = self._opened_for_reading(handle)
         file = opened.file
         readings = self._copier.readings
+        readings.wait_for_turn_to_read(file)
         with file.lock:
             length = file.check_read(offset, length, direct=opened.direct if direct is None else direct)
             if not length:
@@ -663,6 +664,7 @@ class Filesystem:
             raise BadHandle(f"handles {source} and {destination} are not open for a copy")
         if source_offset < 0 or destination_offset < 0 or length < 0:
             raise InvalidRequest(f"copy of {length} bytes from {source_offset} to {destination_offset}")
+        self._copier.readings.wait_for_turn((reader.file,))
         with Locks((reader.file, writer.file), writer.file, self._copier.readings) as locks:
             length = self._copier.check(reader.file, source_offset, writer.file, destination_offset, length)
             if not length:
@@ -701,6 +703,7 @@ class Filesystem:
             raise InvalidRequest(f"copy of {len(sources)} ranges: there can be 1 to {MAX_COPY_NR_RANGES}")
         check_pieces([source[1:] for source in sources], destination_offset or 0, target.block_size)
         pieces = [Source(self._readable(inode, caller), offset, length) for inode, offset, length in sources]
+        self._copier.readings.wait_for_turn([piece.file for piece in pieces])
         with Locks((target, *(piece.file for piece in pieces)), target, self._copier.readings) as locks:
             offset = self._copier.check_ranges(pieces, target, destination_offset)
             result, verdicts = self._copier.copy(self.copy_engine, pieces, target, offset, locks)

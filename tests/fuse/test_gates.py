@@ -112,7 +112,7 @@ def test_a_copy_that_takes_long(kind: Callable[[Served], Awaitable[int]]) -> Non
     trio.run(main)
     assert sorted(done) == ["copy", "reset"]
     assert fs.getattr(fs.resolve("seq/0")).size == 0
-    assert not operations._gates
+    assert not operations._gates.busy
     assert not operations._readings
     fs.close()
 
@@ -144,7 +144,7 @@ def test_gates(steps: list[tuple[bool, frozenset[int]] | int]) -> None:
             assert [turn.admitted for _, turn in turns] == [True] * len(inside) + [False] * len(waiting), "in order"
             assert all(inside) or len(inside) == 1
             assert len(inside) <= MOST
-            assert bool(inside) == bool(turns) == (ino in gates), "a file that others leave alone never waits"
+            assert bool(inside) == bool(turns) == (ino in gates.busy), "a file that others leave alone never waits"
             spares -= max(0, len(inside) - 1)
             if waiting and waiting[0] and all(inside) and len(inside) < MOST:
                 heads[ino] = waiting[0]
@@ -152,7 +152,7 @@ def test_gates(steps: list[tuple[bool, frozenset[int]] | int]) -> None:
         assert not (spares and heads), "who waits for nothing but a spare has one"
     for _, passage in begun:
         gates.end(passage._turns)
-    assert not gates
+    assert not gates.busy
 
 
 def test_waits_end_with_the_turn_of_others() -> None:
@@ -180,7 +180,7 @@ def test_waits_end_with_the_turn_of_others() -> None:
         assert order == ["read", "write", "late read"]
 
     trio.run(main)
-    assert not gates
+    assert not gates.busy
 
 
 def test_who_is_cancelled_leaves_the_queue() -> None:
@@ -195,7 +195,7 @@ def test_who_is_cancelled_leaves_the_queue() -> None:
                 async with waiting:
                     pytest.fail("its turn has not come")
             async with behind:
-                assert 1 in gates
+                assert 1 in gates.busy
 
     trio.run(main)
-    assert not gates
+    assert not gates.busy

@@ -89,8 +89,8 @@ def run(slow: Slow, main: Callable[[trio.Nursery], Awaitable[None]]) -> None:
                 await main(nursery)
 
     trio.run(in_nursery)
-    assert not slow.operations._gates
-    assert not slow.operations._flushes
+    assert not slow.operations._gates.busy
+    assert not slow.operations._flushes.busy
     assert not slow.operations.failed
     slow.fs.close()
 

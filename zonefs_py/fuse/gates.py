@@ -77,16 +77,10 @@ class Gates:
         """*most_together* requests of one file can be inside together; those beyond the first need one of *spares*."""
         self._most_together = most_together
         self._spares = spares
-        self._gates: dict[int, _Gate] = {}
+        self.busy: dict[int, _Gate] = {}
+        """Files of which anything is under way, or waits. To look into, at every request."""
         self._hungry: dict[int, None] = {}
         """Files whose next request waits for a spare, the longest first."""
-
-    def __contains__(self, ino: int) -> bool:
-        """Whether anything of the file is under way, or waits."""
-        return ino in self._gates
-
-    def __len__(self) -> int:
-        return len(self._gates)
 
     def alone(self, inos: Iterable[int]) -> Passage:
         """Queue at the gates of *inos*, to be inside all of them with nobody beside."""
@@ -98,9 +92,9 @@ class Gates:
         return Passage(self, [self._queue(_Turn(ino, shared=True)) for ino in inos])
 
     def _queue(self, turn: _Turn) -> _Turn:
-        gate = self._gates.get(turn.ino)
+        gate = self.busy.get(turn.ino)
         if gate is None:
-            gate = self._gates[turn.ino] = _Gate()
+            gate = self.busy[turn.ino] = _Gate()
         gate.waiting.append(turn)
         self._admit(turn.ino, gate)
         return turn
@@ -126,7 +120,7 @@ class Gates:
     def end(self, turns: Iterable[_Turn]) -> None:
         """End *turns*, be they inside or waiting."""
         for turn in turns:
-            gate = self._gates[turn.ino]
+            gate = self.busy[turn.ino]
             if not turn.admitted:
                 gate.waiting.remove(turn)
             else:
@@ -138,12 +132,12 @@ class Gates:
                 self._admit_hungry()
                 self._admit(turn.ino, gate)
             else:
-                del self._gates[turn.ino]
+                del self.busy[turn.ino]
 
     def _admit_hungry(self) -> None:
         while self._spares and self._hungry:
             ino = next(iter(self._hungry))
             del self._hungry[ino]
             # It may have gone, or not need a spare any more.
-            if ino in self._gates:
-                self._admit(ino, self._gates[ino])
+            if ino in self.busy:
+                self._admit(ino, self.busy[ino])

@@ -181,7 +181,7 @@ class Operations(pyfuse3.Operations):
 
     def _is_free(self, ino: int) -> bool:
         """Whether a call for the file *ino* cannot wait, as far as others use it, and the device itself."""
-        return not self._waits and ino not in self._gates and not self._readings[ino]
+        return not self._waits and ino not in self._gates.busy and ino not in self._readings
 
     def _call_on_worker(self, ino: int, function: Callable[..., R], *args: Any) -> Coroutine[Any, Any, R]:
         """Call *function* in a worker thread, when it is the turn of who calls this now, and nothing else's."""

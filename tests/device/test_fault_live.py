@@ -10,12 +10,15 @@ import pytest
 
 from tests.device.copying import CopyingDevice
 from tests.device.test_fault import BLOCK, COPY, GEOMETRY, HOST, READ, SEQ, WRITE, ZONE, at, blocks, faulty, written
+from zonefs_py.device.base import ZonedDevice
 from zonefs_py.device.fault import FaultDevice
 from zonefs_py.device.fault_rules import Effect, FaultRule, Operation
 from zonefs_py.device.linear import LinearDevice
 from zonefs_py.device.linear_table import Slice
 from zonefs_py.device.memory import MemoryDevice
+from zonefs_py.device.write_cache import WriteCacheDevice
 from zonefs_py.errors import DeviceError, UserError
+from zonefs_py.testing.recorder import RecordingDevice
 from zonefs_py.zone import CopyRange, ZoneOp
 
 FAIL, STUCK, DELAY = Effect.FAIL, Effect.STUCK, Effect.DELAY
@@ -216,14 +219,41 @@ def test_when_all_is_abandoned_nobody_waits() -> None:
     device.write(0, blocks("a"))
 
 
-@pytest.mark.parametrize("stack", ["linear", "fault"])
+STACKS: dict[str, Callable[[ZonedDevice], ZonedDevice]] = {
+    "linear": lambda below: LinearDevice([Slice(below)]),
+    "fault": FaultDevice,
+    "write-cache": WriteCacheDevice,
+    "recorder": RecordingDevice,
+}
+
+
+@pytest.mark.parametrize("stack", STACKS)
 def test_what_is_abandoned_above_is_abandoned_below(stack: str) -> None:
     _, below = faulty(FaultRule(READ, STUCK))
-    device = LinearDevice([Slice(below)]) if stack == "linear" else FaultDevice(below)
+    device = STACKS[stack](below)
     caller = Caller(lambda: device.read(0, BLOCK))
     wait_for(lambda: len(below.stuck) == 1)
     device.abandon()
     assert isinstance(caller.end(), DeviceError)
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_who_watches_above_hears_of_calls_that_are_stuck_below(stack: str) -> None:
+    _, below = faulty(FaultRule(READ, STUCK, count=None))
+    device = STACKS[stack](below)
+    heard: list[bool] = []
+    device.watch_stuck(heard.append)
+    caller = Caller(lambda: device.read(0, BLOCK))
+    wait_for(lambda: len(below.stuck) == 1)
+    assert heard == [True]
+    below.release()
+    assert caller.end() == bytes(BLOCK)
+    assert heard == [True, False]
+    device.watch_stuck(None)
+    device.abandon()
+    with pytest.raises(DeviceError, match="given up"):
+        device.read(0, BLOCK)
+    assert heard == [True, False]
 
 
 def test_rules_that_make_calls_wait_need_leave() -> None:

@@ -241,6 +241,25 @@ def test_a_stuck_write_stops_no_other_zone(mnt: Path) -> None:
     assert (mnt / "seq/0").stat().st_size == 2 * BLOCK
 
 
+def test_stuck_calls_in_many_zones_stop_no_other(device_dir: DeviceFactory, mounted: Mounts) -> None:
+    """There are more of them than worker threads."""
+    mnt = mounted(device_dir(zones=64, zone_size="64K"), "errors=repair")
+    # Their answers may come when the kernel has forgotten the questions.
+    mounted.expect_log(mnt, "WARNING seq/")
+    control = MountControl(mnt)
+    control.add_faults([FaultRule(Operation.WRITE, Effect.STUCK, (2, 51), count=None)])
+    writers = [Writer(mnt / "seq" / str(number)) for number in range(50)]
+    wait_until("all writes are stuck", lambda: len(control.faults()["stuck"]) == len(writers))
+    others = [Writer(mnt / "seq" / str(number)) for number in (50, 51)]
+    assert [writer.end() for writer in others] == [BLOCK] * 2
+    with (mnt / "seq/50").open("rb") as file:
+        os.fsync(file.fileno())
+        assert file.read() == bytes(BLOCK)
+    assert control.statistics()["faults"]["stuck"] == len(writers)
+    control.clear_faults()
+    assert [writer.end() for writer in writers] == [BLOCK] * len(writers)
+
+
 def test_faults_meet_reads_that_the_kernel_served_past_us(mnt: Path) -> None:
     """Who has the file open when the rule comes may lose it (EIO); who opens it then is served by the daemon."""
     control = MountControl(mnt)

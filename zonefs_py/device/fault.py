@@ -116,7 +116,7 @@ class FaultDevice(ZonedDevice):
             name=name or f"fault:{device.info.name}",
             waits=device.info.waits or waits or any_waits(rules),
         )
-        _check_rules(rules, self._info)
+        _check_rules(rules, self._info, numbered=True)
         self._stuck = StuckCalls(clock)
         self._sleep = sleep or self._stuck.sleep
         self._clock = clock
@@ -174,7 +174,7 @@ class FaultDevice(ZonedDevice):
         Raises UserError, with nothing changed, if one is about zones or blocks that there are not, and for one that
         makes calls wait if the device's user was told that it never waits (``info.waits``, `let_wait`).
         """
-        _check_rules(rules, self._info)
+        _check_rules(rules, self._info, numbered=len(rules) > 1)
         if any_waits(rules) and not self._info.waits:
             raise UserError("a rule that makes calls wait must be there when the device is opened")
         with self._lock:
@@ -262,6 +262,10 @@ class FaultDevice(ZonedDevice):
         """Make nobody wait any more: stuck calls fail, and so do those that would get stuck; delays are over."""
         self._stuck.abandon()
         self._device.abandon()
+
+    def watch_stuck(self, watcher: Callable[[bool], None] | None) -> None:
+        self._stuck.watcher = watcher
+        self._device.watch_stuck(watcher)
 
     def _firing(self, call: Call) -> list[_Firing]:
         """Count the call, and return what strikes it."""
@@ -502,14 +506,14 @@ class FaultDevice(ZonedDevice):
         self._device.close()
 
 
-def _check_rules(rules: Sequence[FaultRule], info: DeviceInfo) -> None:
-    """Raise UserError that names the first of *rules* (if there are several) that does not fit the device."""
+def _check_rules(rules: Sequence[FaultRule], info: DeviceInfo, *, numbered: bool) -> None:
+    """Raise UserError about the first of *rules* that does not fit the device, with its place among them if told to."""
     for number, rule in enumerate(rules, start=1):
         try:
             rule.check_zones(info.nr_zones)
             rule.check_blocks(info.size // info.block_size)
         except UserError as exc:
-            raise UserError(f"rule {number}: {exc}" if len(rules) > 1 else str(exc)) from None
+            raise UserError(f"rule {number}: {exc}" if numbered else str(exc)) from None
 
 
 def _label(rule: FaultRule) -> str:

@@ -43,6 +43,8 @@ class StuckCalls:
         """Guards the two below. Nothing is called while it is held."""
         self._held: list[_Held] = []
         self._abandoned = False
+        self.watcher: Callable[[bool], None] | None = None
+        """See `ZonedDevice.watch_stuck`."""
 
     @property
     def calls(self) -> list[StuckCall]:
@@ -53,16 +55,25 @@ class StuckCalls:
 
     def hold(self, rule: int, zone: int, what: str) -> None:
         """Wait until the call is released. Raises DeviceError if it is to fail then."""
-        with self._changed:
-            held = _Held(rule, zone, what, self._clock())
-            if self._abandoned:
-                held.goes_on = False
-            else:
-                log.info("zone %d: %s is stuck by rule %d", zone, what, rule)
-                self._held.append(held)
-                self._changed.wait_for(lambda: held.goes_on is not None)
-        if not held.goes_on:
+        watcher = self.watcher
+        if watcher is not None:
+            watcher(True)
+        try:
+            goes_on = self._wait(_Held(rule, zone, what, self._clock()))
+        finally:
+            if watcher is not None:
+                watcher(False)
+        if not goes_on:
             raise DeviceError(f"zone {zone}: {what} was stuck by rule {rule}, and given up")
+
+    def _wait(self, held: _Held) -> bool:
+        with self._changed:
+            if self._abandoned:
+                return False
+            log.info("zone %d: %s is stuck by rule %d", held.zone, held.what, held.rule)
+            self._held.append(held)
+            self._changed.wait_for(lambda: held.goes_on is not None)
+        return bool(held.goes_on)
 
     def sleep(self, seconds: float) -> None:
         """Wait for *seconds*, or until all is abandoned."""

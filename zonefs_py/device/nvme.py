@@ -188,6 +188,9 @@ class NvmeDevice(ZonedDevice):
     def abandon(self) -> None:
         self._below.abandon()
 
+    def watch_stuck(self, watcher: Callable[[bool], None] | None) -> None:
+        self._below.watch_stuck(watcher)
+
     def power_cut(self, keep: Keep) -> PowerCut:
         return self._below.power_cut(keep)
 

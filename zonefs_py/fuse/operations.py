@@ -124,6 +124,10 @@ class Operations(pyfuse3.Operations):
         """Files that were closed, while the device has yet to be told; each is set when it has been."""
         self._one_closed = trio.Event()
         """Set, and replaced, whenever one of these is."""
+        self._nr_stuck = 0
+        """How many calls wait until somebody lets them go on."""
+        self._patience: set[trio.CancelScope] = set()
+        """Of those who wait for files to be closed, but for no call that is stuck."""
         self.nursery: trio.Nursery | None = None
         """Where answers to requests that pyfuse3 does not know are worked out; None while nothing is served."""
         # Gates and flushes each have spare threads, and each file its first in either.
@@ -133,6 +137,7 @@ class Operations(pyfuse3.Operations):
         filesystem.on_change = self.attributes_changed
         filesystem.on_withdrawn = self.withdrawn
         filesystem.on_waits = self.waits_changed
+        filesystem.device.watch_stuck(self.stuck_changed)
 
     # Refusals
 
@@ -168,6 +173,18 @@ class Operations(pyfuse3.Operations):
                 trio.from_thread.run_sync(change, trio_token=pyfuse3.trio_token)
         except trio.RunFinishedError:
             log.debug("nothing is served any more")
+
+    def stuck_changed(self, stuck: bool) -> None:
+        """Take note that a call is stuck, or that one is not any more. Called in any thread; does not wait."""
+        if pyfuse3.trio_token is not None:
+            with contextlib.suppress(trio.RunFinishedError):
+                pyfuse3.trio_token.run_sync_soon(self._count_stuck, 1 if stuck else -1)
+
+    def _count_stuck(self, more: int) -> None:
+        self._nr_stuck += more
+        if self._nr_stuck:
+            for scope in self._patience:
+                scope.cancel()
 
     def end(self) -> None:
         """Let no call of the device wait any more: nothing is served from now on, and this process is to end."""
@@ -368,9 +385,14 @@ class Operations(pyfuse3.Operations):
 
     @_answering
     async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
-        if not self._waits:
-            # A close that a fault holds up must not keep those away who could release it: they begin with statfs.
-            await self._closed_before()
+        # Who asks the daemon begins with this. A close that is stuck must not keep those away who could release it.
+        if not self._nr_stuck:
+            with trio.CancelScope() as scope:
+                self._patience.add(scope)
+                try:
+                    await self._closed_before()
+                finally:
+                    self._patience.discard(scope)
         statistics = self._fs.statfs()
         answer = pyfuse3.StatvfsData()
         answer.f_bsize = answer.f_frsize = statistics.block_size

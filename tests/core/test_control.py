@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from zonefs_py.config import ErrorsPolicy, FormatOptions, MountOptions
 from zonefs_py.control import live
 from zonefs_py.control.mounts import MountEntry
-from zonefs_py.control.server import Control, ControlServer
+from zonefs_py.control.server import ZONES_PER_PART, Control, ControlServer, encode
 from zonefs_py.device.fault import FaultDevice
 from zonefs_py.device.memory import MemoryDevice
 from zonefs_py.errors import DeviceError, NotAtWritePointer
@@ -78,6 +78,16 @@ def test_info_and_report(daemon: Daemon) -> None:
     assert result["mount"]["max_wro_seq_files"] == 2
     report = daemon.control.answer({"request": "report"})["result"]
     assert [zone["file"] for zone in report["zones"]] == [None, "cnv/0", "seq/0", "seq/1", "seq/2", "seq/3"]
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, ZONES_PER_PART - 1, ZONES_PER_PART, ZONES_PER_PART + 1, 3 * ZONES_PER_PART])
+def test_a_report_goes_out_in_parts(count: int) -> None:
+    zones = [{"number": number, "file": "]" * (number % 3)} for number in range(count)]
+    answer = {"ok": True, "result": {"device": "a]b", "zones": zones}}
+    parts = list(encode({"ok": True, "result": {"device": "a]b", "zones": iter(zones)}}))
+    assert b"".join(parts) == json.dumps(answer).encode() + b"\n"
+    assert len(parts) == 2 + -(-count // ZONES_PER_PART)
+    assert list(encode(answer)) == [b"".join(parts)], "a list goes out as it is"
 
 
 def test_zones_are_made_to_fail_and_mended(daemon: Daemon) -> None:
@@ -317,7 +327,7 @@ def test_any_requests(requests: list[Any]) -> None:
     for request in requests:
         before = daemon.state()
         answer = daemon.control.answer(request)
-        assert json.loads(json.dumps(answer)) is not None
+        assert json.loads(b"".join(encode(answer))) is not None
         if answer["ok"]:
             assert request["request"] in {*Control.REQUESTS, *live.REQUESTS}
             if request["request"] in ("ping", "info", "report", "statistics", "why", "list-faults", "release-stuck"):
@@ -347,6 +357,6 @@ def test_any_bytes(line: bytes) -> None:
     daemon = Daemon()
     before = daemon.state()
     answer = daemon.answer_line(line)
-    json.dumps(answer).encode()
+    b"".join(encode(answer))
     assert answer["ok"] is False
     assert daemon.state() == before

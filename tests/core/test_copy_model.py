@@ -424,7 +424,7 @@ class Comparison:
 
     def check(self) -> None:
         """Compare everything that can be seen."""
-        zones = {name: zone for zone, name in reversed(self.fs.report()) if name}
+        zones = {name: zone for zone, name in reversed(list(self.fs.report())) if name}
         room = 0
         for file in self.model.files:
             zone = zones[file.name]

@@ -8,6 +8,7 @@ import os
 import random
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -500,3 +501,59 @@ def test_many_copies_at_once_each_have_their_buffer(engine: str) -> None:
     run_threads(*(lambda index=index: copy(index) for index in range(3)))
     check_books(fs, device)
     fs.close()
+
+
+@pytest.mark.parametrize("name", ["seq/0", "cnv/0"])
+def test_reads_without_a_gap_keep_no_change_waiting(name: str) -> None:
+    """Reads run beside each other, but who comes when a reset or a write waits for them comes behind it."""
+    device, fs = new_filesystem(ENGINES[0])
+    handle = fs.open(name, DIRECT)
+    fs.write(handle, 0, random_bytes(2 * BLOCK, 1))
+    begun = [threading.Event() for _ in range(3)]
+    go_on = threading.Event()
+    got: list[bytes] = []
+
+    def stall(call: Call) -> None:
+        thread = threading.current_thread().name
+        if call.kind == "read" and thread.startswith("read"):
+            begun[int(thread[4:])].set()
+            assert go_on.wait(JOIN_SECONDS)
+
+    def change() -> None:
+        if name == "seq/0":
+            fs.truncate(name, 0)
+        else:
+            fs.write(handle, 0, bytes(BLOCK))
+
+    device.before = stall
+    reads = [
+        threading.Thread(target=lambda: got.append(fs.read(handle, 0, BLOCK)), name=f"read{number}", daemon=True)
+        for number in range(3)
+    ]
+    # Who waits is to be seen nowhere else.
+    waiters = fs._copier.readings._ended._waiters  # type: ignore[attr-defined]
+    for number in (0, 1):
+        reads[number].start()
+        assert begun[number].wait(JOIN_SECONDS), "beside each other"
+    changer = threading.Thread(target=change, daemon=True)
+    changer.start()
+    wait_until(lambda: len(waiters) == 1)
+    reads[2].start()
+    wait_until(lambda: len(waiters) == 2 or begun[2].is_set())
+    assert not begun[2].is_set()
+    go_on.set()
+    for thread in (changer, *reads):
+        thread.join(JOIN_SECONDS)
+        assert not thread.is_alive()
+    assert got[:2] == [random_bytes(2 * BLOCK, 1)[:BLOCK]] * 2
+    assert got[2] == (b"" if name == "seq/0" else bytes(BLOCK))
+    fs.release(handle)
+    fs.close()
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Wait for *condition*."""
+    end = time.monotonic() + JOIN_SECONDS
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.001)

@@ -1,4 +1,4 @@
-"""Which requests wait for a long copy and which go on: the handlers themselves, without a mount."""
+"""Which requests wait for others and which go on: the gates, and the handlers at them, without a mount."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import os
 import threading
 from collections.abc import Awaitable, Callable
 
+import hypothesis.strategies as st
 import pytest
 import trio
 import trio.testing
+from hypothesis import given
 
 from tests.core.copying import Call, CopyDevice, random_bytes
 from zonefs_py.config import FormatOptions, MountOptions
@@ -16,6 +18,7 @@ from zonefs_py.copy.abi import CopyRequest, SourceRange, pack_request, parse_rep
 from zonefs_py.device.memory import MemoryDevice
 from zonefs_py.fs.filesystem import Filesystem
 from zonefs_py.fs.format import format_device
+from zonefs_py.fuse.gates import Gates, Passage
 from zonefs_py.fuse.operations import Operations
 from zonefs_py.fuse.passthrough import Passthrough
 from zonefs_py.zone import Geometry
@@ -109,6 +112,90 @@ def test_a_copy_that_takes_long(kind: Callable[[Served], Awaitable[int]]) -> Non
     trio.run(main)
     assert sorted(done) == ["copy", "reset"]
     assert fs.getattr(fs.resolve("seq/0")).size == 0
-    assert not operations._gates
+    assert not operations._gates.busy
     assert not operations._readings
     fs.close()
+
+
+# The gates by themselves
+
+MOST, SPARES = 3, 2
+INOS = range(4)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.frozensets(st.sampled_from(INOS), min_size=1)) | st.integers(0, 50)))
+def test_gates(steps: list[tuple[bool, frozenset[int]] | int]) -> None:
+    """Passages begin (alone or together, at which gates) and end (any that has not)."""
+    gates = Gates(MOST, SPARES)
+    begun: list[tuple[bool, Passage]] = []
+    for step in steps:
+        if isinstance(step, tuple):
+            shared, inos = step
+            begun.append((shared, gates.together(inos) if shared else gates.alone(inos)))
+        elif begun:
+            _, passage = begun.pop(step % len(begun))
+            gates.end(passage._turns)
+        spares = SPARES
+        heads = {}
+        for ino in INOS:
+            turns = [(shared, turn) for shared, passage in begun for turn in passage._turns if turn.ino == ino]
+            inside = [shared for shared, turn in turns if turn.admitted]
+            waiting = [shared for shared, turn in turns if not turn.admitted]
+            assert [turn.admitted for _, turn in turns] == [True] * len(inside) + [False] * len(waiting), "in order"
+            assert all(inside) or len(inside) == 1
+            assert len(inside) <= MOST
+            assert bool(inside) == bool(turns) == (ino in gates.busy), "a file that others leave alone never waits"
+            spares -= max(0, len(inside) - 1)
+            if waiting and waiting[0] and all(inside) and len(inside) < MOST:
+                heads[ino] = waiting[0]
+        assert spares >= 0
+        assert not (spares and heads), "who waits for nothing but a spare has one"
+    for _, passage in begun:
+        gates.end(passage._turns)
+    assert not gates.busy
+
+
+def test_waits_end_with_the_turn_of_others() -> None:
+    gates = Gates(MOST, SPARES)
+    order: list[str] = []
+
+    async def go(name: str, passage: Passage, leave: trio.Event) -> None:
+        async with passage:
+            order.append(name)
+            await leave.wait()
+
+    async def main() -> None:
+        first, rest = trio.Event(), trio.Event()
+        rest.set()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(go, "read", gates.together([1]), first)
+            nursery.start_soon(go, "write", gates.alone([1]), rest)
+            late = gates.together([1])
+            with trio.move_on_after(60) as given_up:
+                nursery.start_soon(go, "late read", late, rest)
+                await trio.testing.wait_all_tasks_blocked()
+                assert order == ["read"], "a read does not overtake a write"
+                given_up.cancel()
+            first.set()
+        assert order == ["read", "write", "late read"]
+
+    trio.run(main)
+    assert not gates.busy
+
+
+def test_who_is_cancelled_leaves_the_queue() -> None:
+    gates = Gates(MOST, SPARES)
+
+    async def main() -> None:
+        async with gates.alone([1]):
+            waiting = gates.alone([1, 2])
+            behind = gates.alone([2])
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                async with waiting:
+                    pytest.fail("its turn has not come")
+            async with behind:
+                assert 1 in gates.busy
+
+    trio.run(main)
+    assert not gates.busy

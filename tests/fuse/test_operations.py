@@ -62,7 +62,7 @@ def test_calls_for_a_file_run_in_the_order_of_their_arrival(filesystem: Filesyst
 
     trio.run(main)
     assert ran == list(range(20))
-    assert not operations._gates, "a gate that nobody waits at must go away"
+    assert not operations._gates.busy, "a gate that nobody waits at must go away"
 
 
 def test_calls_for_two_files_wait_for_both(filesystem: Filesystem) -> None:
@@ -70,7 +70,7 @@ def test_calls_for_two_files_wait_for_both(filesystem: Filesystem) -> None:
     ran: list[str] = []
 
     async def main() -> None:
-        copies = [operations._gate(2, 3), operations._gate(3, 2), operations._gate(2), operations._gate(3)]
+        copies = [operations._gates.alone(files) for files in ((2, 3), (3, 2), (2,), (3,))]
 
         async def run(number: int) -> None:
             async with copies[number]:
@@ -86,7 +86,7 @@ def test_calls_for_two_files_wait_for_both(filesystem: Filesystem) -> None:
     trio.run(main)
     assert ran[:4] == ["+0", "-0", "+1", "-1"], "both need both files"
     assert sorted(ran[4:]) == ["+2", "+3", "-2", "-3"]
-    assert not operations._gates
+    assert not operations._gates.busy
 
 
 def test_reads_are_answered_in_place(filesystem: Filesystem) -> None:

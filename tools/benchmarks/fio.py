@@ -61,7 +61,14 @@ def cells(*, single: bool) -> list[Cell]:
 
 
 def job_file(
-    cell: Cell, read_files: Sequence[Path], write_files: Sequence[Path], *, direct: bool, size: int, seconds: float
+    cell: Cell,
+    read_files: Sequence[Path],
+    write_files: Sequence[Path],
+    *,
+    direct: bool,
+    direct_reads: bool,
+    size: int,
+    seconds: float,
 ) -> str:
     """Return fio's job file for *cell*.
 
@@ -73,7 +80,6 @@ def job_file(
         "[global]",
         f"bs={cell.block}",
         f"filesize={size}",
-        f"direct={int(direct)}",
         f"ioengine={'psync' if cell.engine == 'sync' else cell.engine}",
         f"iodepth={ENGINES[cell.engine]}",
         f"runtime={round(seconds * 1000)}ms",
@@ -101,11 +107,12 @@ def job_file(
     writers = cell.jobs - readers
     for number in range(readers):
         pattern = "read" if cell.operation == "read" else "randread"
-        lines += [f"[reader{number}]", f"rw={pattern}", f"size={size}", "time_based=1"]
+        lines += [f"[reader{number}]", f"rw={pattern}", f"size={size}", "time_based=1", f"direct={int(direct_reads)}"]
         lines.append(f"filename={read_files[number]}")
     for number in range(writers):
         mine = write_files[number::writers]
         lines += [f"[writer{number}]", "rw=write", f"size={size * len(mine)}", "file_service_type=sequential"]
+        lines.append(f"direct={int(direct)}")
         # A colon separates files.
         lines.append("filename=" + ":".join(str(path).replace(":", r"\:") for path in mine))
     return "\n".join(lines) + "\n"

@@ -175,7 +175,13 @@ def _measure_target(cell: Cell, target: Target, work: Path, options: IoOptions, 
             empty(path)
         settle(work)
     job = job_file(
-        cell, target.read_files, target.write_files, direct=target.direct, size=size, seconds=options.seconds
+        cell,
+        target.read_files,
+        target.write_files,
+        direct=target.direct,
+        direct_reads=cell.engine in target.direct_reads,
+        size=size,
+        seconds=options.seconds,
     )
     try:
         figures = measure(job, cell)

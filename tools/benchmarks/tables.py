@@ -8,7 +8,7 @@ from typing import Any
 from tools.benchmarks.common import KIB, MIB
 from tools.benchmarks.copies import WAYS
 from tools.benchmarks.fio import DIRECTIONS, ENGINES, OPERATIONS, PERCENTILES
-from tools.benchmarks.goals import Outcome, outcomes, rates
+from tools.benchmarks.goals import Measure, Outcome, outcomes, rates
 from tools.benchmarks.machine import sentence
 from tools.benchmarks.scale import STEPS
 from tools.benchmarks.summary import Spread, ratio, spread
@@ -192,16 +192,30 @@ def scale_lines(scale: dict[str, Any]) -> list[str]:
     return [text, "", *table(head, [*seconds, *memory]), "", *table(head, each)]
 
 
+def measure_text(measure: Measure | None) -> str:
+    """``14,200/s``, ``1.10 GB/s``, ``0.160 ms``"""
+    if measure is None:
+        return NONE
+    if measure.unit == "/s":
+        return rate(measure.value, measure.block)
+    return f"{figure(measure.value * 1000)} ms" if measure.unit == "s" else f"{figure(measure.value)} {measure.unit}"
+
+
 def goal_lines(found: Sequence[Outcome]) -> list[str]:
-    """The goals, and whether they are met."""
+    """The goals, and whether they are reached."""
     rows = []
     for outcome in found:
         goal = (
             f">= {figure(outcome.at_least)}" if outcome.at_least is not None else f"<= {figure(outcome.at_most or 0)}"
         )
         unit = "" if outcome.unit == "times" else f" {outcome.unit}"
-        rows.append([outcome.what, with_spread(outcome.value) + unit, goal + unit, "yes" if outcome.met else "**no**"])
-    return table(["", "measured", "goal", "met"], rows)
+        measures = [measure_text(outcome.ours), measure_text(outcome.other)]
+        if outcome.value is None:
+            rows.append([outcome.what, *measures, "not measured", goal + unit, NONE])
+        else:
+            reached = "yes" if outcome.met else "**no**"
+            rows.append([outcome.what, *measures, with_spread(outcome.value) + unit, goal + unit, reached])
+    return table(["", "zonefs-py", "the other", "measured", "goal", "reached"], rows)
 
 
 def runs_text(section: dict[str, Any]) -> str:
@@ -222,8 +236,7 @@ def machine_lines(result: dict[str, Any], *, left_out: bool = True) -> list[str]
 def document(result: dict[str, Any]) -> str:
     """The whole result as one page."""
     lines = ["# tools/bench", "", *machine_lines(result)]
-    if goals := outcomes(result):
-        lines += ["", "## Goals", "", *goal_lines(goals)]
+    lines += ["", "## Goals", "", *goal_lines(outcomes(result))]
     for name, title, render in (
         ("io", "I/O", io_lines),
         ("copy", "Copies", copy_lines),

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from tools.benchmarks.common import MIB, BenchError, info, run
-from tools.benchmarks.fio import FILES, Cell
+from tools.benchmarks.fio import ENGINES, FILES, Cell
 
 KERNEL_ZONEFS = "zonefs"
 OUR_TYPE = "fuse.zonefs-py"
+NEVER: frozenset[str] = frozenset()
+ALWAYS = frozenset(ENGINES)
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,9 @@ class Target:
     read_files: tuple[Path, ...]
     write_files: tuple[Path, ...]
     direct: bool
+    """Whether writes are direct, as sequential files demand."""
+    direct_reads: frozenset[str]
+    """The engines that read with O_DIRECT."""
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -40,7 +45,13 @@ class Target:
 
     def described(self) -> dict[str, Any]:
         """For the result."""
-        return {"name": self.name, "label": self.label, "kind": self.kind, "direct": self.direct}
+        return {
+            "name": self.name,
+            "label": self.label,
+            "kind": self.kind,
+            "direct": self.direct,
+            "direct_reads": sorted(self.direct_reads),
+        }
 
 
 def plain_files(directory: Path, name: str) -> tuple[Path, ...]:
@@ -54,7 +65,7 @@ def plain_files(directory: Path, name: str) -> tuple[Path, ...]:
 def raw_target(directory: Path) -> Target:
     """Plain files in *directory*, through the page cache, as the daemon uses the files of its zones."""
     files = plain_files(directory, "raw")
-    return Target("raw", "raw file", "raw", files[:FILES], files[FILES:], direct=False)
+    return Target("raw", "raw file", "raw", files[:FILES], files[FILES:], direct=False, direct_reads=NEVER)
 
 
 def zone_files(mount_point: Path) -> tuple[Path, ...]:
@@ -72,7 +83,9 @@ def our_target(mount_point: Path, kind: str) -> Target:
     """A mount of zonefs-py that was made for this."""
     label = {"passthrough": "zonefs-py, passthrough", "device": "zonefs-py on the device"}.get(kind, "zonefs-py")
     files = zone_files(mount_point)
-    return Target(kind, label, kind, files[:FILES], files[FILES:], direct=True)
+    # As most programs read; only that can pass by the daemon. What cannot has nothing in flight then, under libaio.
+    direct_reads = NEVER if kind == "passthrough" else frozenset({"libaio"})
+    return Target(kind, label, kind, files[:FILES], files[FILES:], direct=True, direct_reads=direct_reads)
 
 
 def mount_of(mountinfo: str, path: str) -> tuple[str, str]:
@@ -123,9 +136,19 @@ def peer_target(peer: Peer, number: int) -> Target:
         ours = kind_of_mount == OUR_TYPE
         label = peer.label or ("zonefs-py (peer)" if ours else "kernel zonefs")
         files = zone_files(directory)
-        return Target(name, label, "zonefs-py" if ours else "kernel", files[:FILES], files[FILES:], direct=True)
+        return Target(
+            name,
+            label,
+            "zonefs-py" if ours else "kernel",
+            files[:FILES],
+            files[FILES:],
+            direct=True,
+            direct_reads=ALWAYS,
+        )
     files = plain_files(directory, "zonefs-py-bench")
-    return Target(name, peer.label or kind_of_mount, "files", files[:FILES], files[FILES:], direct=True)
+    return Target(
+        name, peer.label or kind_of_mount, "files", files[:FILES], files[FILES:], direct=True, direct_reads=ALWAYS
+    )
 
 
 def capacity(target: Target) -> int | None:

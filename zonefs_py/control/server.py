@@ -7,6 +7,7 @@ it is answered with an error, or the connection is closed.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import logging
 import os
@@ -15,7 +16,7 @@ import socket
 import socketserver
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -39,6 +40,7 @@ from zonefs_py.zone import CONDITION_NAMES, ZoneCondition
 
 log = logging.getLogger(__name__)
 
+ZONES_PER_PART = 512
 MAX_REQUEST_SIZE = 16 * 1024 * 1024
 IDLE_SECONDS = 60.0
 
@@ -110,7 +112,8 @@ class Control:
         )
 
     def _report(self, request: dict[str, Any]) -> dict[str, Any]:
-        return report_document(self._fs.info.name, (describe_zone(zone, file) for zone, file in self._fs.report()))
+        zones = (describe_zone(zone, file) for zone, file in self._fs.report())
+        return {**report_document(self._fs.info.name, []), "zones": zones}
 
     def _force_condition(self, request: dict[str, Any]) -> None:
         device = self._fs.device
@@ -172,6 +175,21 @@ class Control:
     }
 
 
+def encode(answer: dict[str, Any]) -> Iterator[bytes]:
+    """Yield a line of JSON, in parts: ``zones`` of a result, its last entry, may be an iterator over very many."""
+    result = answer.get("result")
+    if not isinstance(result, dict) or not isinstance(zones := result.get("zones"), Iterator):
+        yield json.dumps(answer).encode() + b"\n"
+        return
+    head, tail = json.dumps({**answer, "result": {**result, "zones": []}}).rsplit("]", 1)
+    yield head.encode()
+    separator = ""
+    while rows := list(itertools.islice(zones, ZONES_PER_PART)):
+        yield (separator + ", ".join(map(json.dumps, rows))).encode()
+        separator = ", "
+    yield f"]{tail}\n".encode()
+
+
 class _Connection(socketserver.StreamRequestHandler):
     timeout = IDLE_SECONDS
 
@@ -186,7 +204,8 @@ class _Connection(socketserver.StreamRequestHandler):
             return
         try:
             while line := self.rfile.readline(MAX_REQUEST_SIZE):
-                self.wfile.write(json.dumps(server.answer_line(line)).encode() + b"\n")
+                for part in encode(server.answer_line(line)):
+                    self.wfile.write(part)
                 if not line.endswith(b"\n"):
                     return
         except OSError as exc:

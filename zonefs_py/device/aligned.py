@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -20,25 +19,29 @@ def is_aligned_memory(view: memoryview, alignment: int) -> bool:
 
 
 class BufferPool:
-    """Page-aligned buffers of one size. They are made when first needed; who finds none free waits for one."""
+    """Page-aligned buffers of one size. They are made when needed; some of those that are given back are kept."""
 
-    def __init__(self, size: int, limit: int) -> None:
-        """*size* in bytes, a multiple of the page; at most *limit* buffers."""
+    def __init__(self, size: int, keep: int) -> None:
+        """*size* in bytes, a multiple of the page; at most *keep* buffers are kept for later.
+
+        Nobody waits for a buffer: a device that is stuck in one zone must not hold up the others.
+        """
         self.size = size
-        self._room = threading.BoundedSemaphore(limit)
+        self._keep = keep
         self._free: list[mmap.mmap] = []
         """Those not in use. The last is taken first: its pages are there already. Single operations are atomic."""
 
     @contextmanager
     def take(self) -> Iterator[memoryview]:
         """Give a buffer for as long as the context lasts. What is in it is left over from others."""
-        with self._room:
-            try:
-                buffer = self._free.pop()
-            except IndexError:
-                buffer = mmap.mmap(-1, self.size)
-            try:
-                with memoryview(buffer) as view:
-                    yield view
-            finally:
+        try:
+            buffer = self._free.pop()
+        except IndexError:
+            buffer = mmap.mmap(-1, self.size)
+        try:
+            with memoryview(buffer) as view:
+                yield view
+        finally:
+            # Else it goes when the last view of it does.
+            if len(self._free) < self._keep:
                 self._free.append(buffer)

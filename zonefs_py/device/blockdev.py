@@ -37,7 +37,7 @@ MAX_BLOCK_SIZE = 4096
 
 BUFFER_SIZE = MIB
 NR_BUFFERS = 32
-"""As many calls can be under way at a time as a mount has worker threads."""
+"""How many are kept between calls."""
 
 
 class BlockDevice(ZonedDevice):

@@ -83,7 +83,9 @@ class ZoneConditions:
         self._imp_open: set[int] = set()
         self._close_cursor = 0
         for number in self._sequential():
-            self._set(number, self._settled(number))
+            condition = self._settled(number)
+            self._conditions[number] = condition
+            self._nr_closed += condition is CLOSED
 
     def condition(self, number: int) -> ZoneCondition:
         """The condition of zone *number*."""

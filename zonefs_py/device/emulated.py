@@ -135,20 +135,11 @@ class EmulatedDevice(ZonedDevice):
         condition = self._conditions.condition(number)
         start = number * geometry.zone_size
         size = geometry.size_of(number)
-        conventional = geometry.is_conventional(number)
-        if conventional or condition is ZoneCondition.FULL:
-            wp = start + size
-        else:
-            wp = start + self._conditions.wpoffset(number)
-        return Zone(
-            number,
-            start,
-            size,
-            geometry.capacity_of(number),
-            wp,
-            ZoneType.CONVENTIONAL if conventional else ZoneType.SEQ_WRITE_REQUIRED,
-            condition,
-        )
+        if number < geometry.nr_conventional:
+            return Zone(number, start, size, size, start + size, ZoneType.CONVENTIONAL, condition)
+        capacity = min(size, geometry.zone_capacity)
+        wp = start + (size if condition is ZoneCondition.FULL else self._conditions.wpoffset(number))
+        return Zone(number, start, size, capacity, wp, ZoneType.SEQ_WRITE_REQUIRED, condition)
 
     def read(self, offset: int, length: int) -> bytes:
         pieces = [self._read_zone(*span) for span in self._spans(offset, length)]

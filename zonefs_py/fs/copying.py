@@ -39,18 +39,146 @@ class Source(NamedTuple):
     keep_atime: bool = False
 
 
-class Locks:
-    """The locks of several files, taken in the order of their zones. Held until released, or to the end of `with`."""
+class Readings:
+    """Which files are being read, by copies and by others, without their locks being held.
 
-    def __init__(self, files: Iterable[ZoneFile]) -> None:
+    What is below the write pointer of a sequential file cannot be overwritten, so it can be written, read and copied
+    from meanwhile; it must not be reset. A conventional file must not be written.
+    """
+
+    def __init__(self) -> None:
+        self._ended = threading.Condition()
+        """Guards the counts. Taken after the locks of files; nothing is taken while it is held."""
+        self._count: Counter[int] = Counter()
+        self._awaited: Counter[int] = Counter()
+        """How many wait for the readings of a file to end, by its number. None that is 0."""
+        self._copies: Counter[int] = Counter()
+        """How many of the readings are copies, which can take long."""
+
+    def wait_for_turn_to_read(self, file: ZoneFile) -> None:
+        """Let those go first who wait until nobody reads from *file*. No lock of a file may be held.
+
+        But not while a copy keeps them waiting anyway. For the same reason as `wait_for_turn`.
+        """
+        if self._awaited:
+            number = file.number
+            with self._ended:
+                self._ended.wait_for(lambda: number not in self._awaited or number in self._copies)
+
+    def wait_for_turn(self, files: Iterable[ZoneFile]) -> None:
+        """Let those go first who wait until nobody reads from *files*. No lock of a file may be held.
+
+        Otherwise copies of which each begins before the last one ends would keep a reset waiting for ever.
+        """
+        if not self._awaited:
+            return
+        numbers = {file.number for file in files}
+        with self._ended:
+            self._ended.wait_for(lambda: numbers.isdisjoint(self._awaited))
+
+    def begin(self, files: Iterable[ZoneFile]) -> None:
+        """Have *files*, whose locks are held now, be read. `end` must follow."""
+        with self._ended:
+            self._count.update(file.number for file in files)
+
+    def end(self, files: Iterable[ZoneFile]) -> None:
+        """*files* are no longer read, as far as the caller of `begin` is concerned."""
+        with self._ended:
+            for file in files:
+                self._drop(self._count, file)
+
+    def _drop(self, counts: Counter[int], file: ZoneFile) -> None:
+        counts[file.number] -= 1
+        if not counts[file.number]:
+            del counts[file.number]
+            self._ended.notify_all()
+
+    @contextlib.contextmanager
+    def of(self, files: Collection[ZoneFile]) -> Iterator[None]:
+        """Have *files*, whose locks are held to begin with, be read by a copy."""
+        self.begin(files)
+        with self._ended:
+            self._copies.update(file.number for file in files)
+        try:
+            yield
+        finally:
+            with self._ended:
+                for file in files:
+                    self._drop(self._copies, file)
+            self.end(files)
+
+    def is_read(self, file: ZoneFile) -> bool:
+        """Whether somebody reads *file*. While its lock is held nobody begins to."""
+        return bool(self._count[file.number])
+
+    @contextlib.contextmanager
+    def awaited(self, file: ZoneFile) -> Iterator[Callable[[], None]]:
+        """Have readings of *file* that have not begun wait; gives what waits, holding no lock, for the rest to end."""
+
+        def wait() -> None:
+            with self._ended:
+                self._ended.wait_for(lambda: not self._count[file.number])
+
+        with self._ended:
+            self._awaited[file.number] += 1
+        try:
+            yield wait
+        finally:
+            with self._ended:
+                self._drop(self._awaited, file)
+
+    @contextlib.contextmanager
+    def none_of(self, file: ZoneFile) -> Iterator[None]:
+        """Hold the lock of *file* at a time when nobody reads from it."""
+        file.lock.acquire()
+        if self.is_read(file):
+            file.lock.release()
+            self._lock_unread(file)
+        try:
+            yield
+        finally:
+            file.lock.release()
+
+    def _lock_unread(self, file: ZoneFile) -> None:
+        with self.awaited(file) as wait:
+            while True:
+                wait()
+                file.lock.acquire()
+                if not self.is_read(file):
+                    return
+                file.lock.release()
+
+
+class Locks:
+    """The locks of the files of a copy, taken in the order of their zones, at a time when nobody reads what it changes.
+
+    Held until released, or to the end of `with`.
+    """
+
+    def __init__(self, files: Iterable[ZoneFile], target: ZoneFile, readings: Readings) -> None:
+        """*target*, one of *files*, is what the copy goes to."""
         self._files = sorted(set(files), key=lambda file: file.number)
+        self._target = target
+        self._readings = readings
         self._held: list[ZoneFile] = []
 
     def __enter__(self) -> Self:
+        self._acquire()
+        # A sequential file gets new data only behind what can be read.
+        if not self._target.sequential and self._readings.is_read(self._target):
+            self.release_all()
+            with self._readings.awaited(self._target) as wait:
+                while not self._held:
+                    wait()
+                    self._acquire()
+                    if self._readings.is_read(self._target):
+                        self.release_all()
+        return self
+
+    def _acquire(self) -> None:
         for file in self._files:
             file.lock.acquire()
             self._held.append(file)
-        return self
 
     def release(self, files: Iterable[ZoneFile]) -> None:
         """Release some; they cannot be taken again while others are held."""
@@ -64,70 +192,6 @@ class Locks:
 
     def __exit__(self, *_: object) -> None:
         self.release_all()
-
-
-class Readings:
-    """Which sequential files copies are reading from, without holding their locks.
-
-    What is below the write pointer of such a file cannot be overwritten, so it can be written, read and copied from
-    meanwhile. It must not be reset.
-    """
-
-    def __init__(self) -> None:
-        self._ended = threading.Condition()
-        """Guards the counts. Taken after the locks of files; nothing is taken while it is held."""
-        self._count: Counter[int] = Counter()
-        self._awaited: Counter[int] = Counter()
-        """How many wait for the readings of a file to end, by its number."""
-
-    def wait_for_turn(self, files: Collection[ZoneFile]) -> None:
-        """Let those go first who wait until nobody reads from *files*. No lock of a file may be held.
-
-        Otherwise copies of which each begins before the last one ends would keep a reset waiting for ever.
-        """
-        numbers = {file.number for file in files}
-        with self._ended:
-            self._ended.wait_for(lambda: not any(self._awaited[number] for number in numbers))
-
-    @contextlib.contextmanager
-    def of(self, files: Collection[ZoneFile]) -> Iterator[None]:
-        """Have *files*, whose locks are held to begin with, be read."""
-        with self._ended:
-            self._count.update(file.number for file in files)
-        try:
-            yield
-        finally:
-            with self._ended:
-                self._count.subtract(file.number for file in files)
-                self._count += Counter()  # drops what is 0
-                self._ended.notify_all()
-
-    @contextlib.contextmanager
-    def none_of(self, file: ZoneFile) -> Iterator[None]:
-        """Hold the lock of *file* at a time when nobody reads from it."""
-        with self._ended:
-            self._awaited[file.number] += 1
-        try:
-            self._lock_unread(file)
-        finally:
-            with self._ended:
-                self._awaited[file.number] -= 1
-                self._awaited += Counter()
-                self._ended.notify_all()
-        try:
-            yield
-        finally:
-            file.lock.release()
-
-    def _lock_unread(self, file: ZoneFile) -> None:
-        while True:
-            file.lock.acquire()
-            # Readings begin with the lock held.
-            if not self._count[file.number]:
-                return
-            file.lock.release()
-            with self._ended:
-                self._ended.wait_for(lambda: not self._count[file.number])
 
 
 class FileCopier:

@@ -11,7 +11,7 @@ import itertools
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import NoReturn, Self, TypeVar
 
@@ -97,8 +97,7 @@ class Filesystem:
         self._clock = clock
         self._mount = Mount(options, device.info.max_open_zones, device.info.max_active_zones)
         self._tree = Tree(self._settled_zones(), self.superblock, device.info.block_size, clock())
-        for file in self._tree.files():
-            self._mount.add_file(file)
+        self._mount.add_files(self._tree.files())
         self.copy_engine = CopyEngine(device, None if options.copy == "auto" else Engine(options.copy))
         """The copy path of the device: its limits and counters."""
         self._repair = Repair(device, self._mount)
@@ -190,10 +189,13 @@ class Filesystem:
             raise DeviceReadOnly("the device is open read-only; unmount it and mount it read-write")
         self._mount.remount(options)
 
-    def report(self) -> list[tuple[Zone, str | None]]:
-        """Return the device's zones, each with the path of its file, if it has one. Raises DeviceError."""
-        names = self._tree.zone_names()
-        return [(zone, names.get(zone.number)) for zone in self.device.report_zones()]
+    def report(self) -> Iterator[tuple[Zone, str | None]]:
+        """Return the device's zones of this moment, each with the path of its file, if it has one.
+
+        Raises DeviceError, now: what is returned can be gone through at leisure.
+        """
+        zones = self.device.report_zones()
+        return zip(zones, self._tree.zone_names(zone.number for zone in zones), strict=True)
 
     def statfs(self) -> FilesystemStatistics:
         """Return the space accounting: only unwritten parts of sequential files are free."""
@@ -524,55 +526,67 @@ class Filesystem:
 
         *direct* None: as the file was opened. Raises BadHandle, NotPermitted, NotAligned, DeviceError.
         """
-        return self._read(handle, offset, length, direct, self._read_all) or b""
+        opened = self._opened_for_reading(handle)
+        file = opened.file
+        readings = self._copier.readings
+        readings.wait_for_turn_to_read(file)
+        with file.lock:
+            length = file.check_read(offset, length, direct=opened.direct if direct is None else direct)
+            if not length:
+                return b""
+            # The device may take its time: others may read meanwhile, and write behind what is there.
+            readings.begin([file])
+        error: DeviceError | None = None
+        data = b""
+        try:
+            data = read_bytes(self.device, file, offset, length)
+        except DeviceError as exc:
+            error = exc
+        finally:
+            readings.end([file])
+        with file.lock:
+            if error is None:
+                self._account_for_read(opened, length)
+                return data
+            verdict = self._repair.recover(file, error, was_write=False)
+        self._announce(file, verdict)
+        raise error
 
     def read_now(self, handle: int, offset: int, buffer: memoryview, direct: bool | None = None) -> int | None:
         """Do `read`, into *buffer*, if no disk must be waited for: return the number of bytes, None if one must.
 
         Nothing has changed then, but for what is in *buffer*.
         """
-
-        def fill(file: ZoneFile, offset: int, length: int) -> int | None:
-            piece = buffer if length == len(buffer) else buffer[:length]
-            return length if read_bytes_now(self.device, file, offset, piece) else None
-
-        return self._read(handle, offset, len(buffer), direct, fill, 0)
-
-    def _read_all(self, file: ZoneFile, offset: int, length: int) -> bytes:
-        return read_bytes(self.device, file, offset, length)
-
-    def _read(
-        self,
-        handle: int,
-        offset: int,
-        length: int,
-        direct: bool | None,
-        read: Callable[[ZoneFile, int, int], R | None],
-        nothing: R | None = None,
-    ) -> R | None:
-        """Return what *read* gives for what is to be read; *nothing* at or past the end of the file."""
-        opened = self._opened(handle)
-        if not opened.readable:
-            raise BadHandle(f"handle {handle} is not open for reading")
+        opened = self._opened_for_reading(handle)
         file = opened.file
         with file.lock:
-            length = file.check_read(offset, length, direct=opened.direct if direct is None else direct)
+            length = file.check_read(offset, len(buffer), direct=opened.direct if direct is None else direct)
             if not length:
-                return nothing
+                return 0
             try:
-                data = read(file, offset, length)
+                if not read_bytes_now(self.device, file, offset, buffer if length == len(buffer) else buffer[:length]):
+                    return None
+                self._account_for_read(opened, length)
+                return length
             except DeviceError as exc:
                 error = exc
                 verdict = self._repair.recover(file, exc, was_write=False)
-            else:
-                if data is not None:
-                    file.reads += 1
-                    file.bytes_read += length
-                    if not opened.keep_atime and not self._mount.read_only:
-                        file.touch_atime(self._clock())
-                return data
         self._announce(file, verdict)
         raise error
+
+    def _opened_for_reading(self, handle: int) -> _Handle:
+        opened = self._opened(handle)
+        if not opened.readable:
+            raise BadHandle(f"handle {handle} is not open for reading")
+        return opened
+
+    def _account_for_read(self, opened: _Handle, length: int) -> None:
+        """Take note that *length* bytes were read. Needs the file's lock."""
+        file = opened.file
+        file.reads += 1
+        file.bytes_read += length
+        if not opened.keep_atime and not self._mount.read_only:
+            file.touch_atime(self._clock())
 
     def write(
         self,
@@ -593,7 +607,8 @@ class Filesystem:
         if not opened.writable:
             raise BadHandle(f"handle {handle} is not open for writing")
         file = opened.file
-        with file.lock:
+        # What is read of a conventional file must not change meanwhile; in a sequential one it cannot.
+        with file.lock if file.sequential else self._copier.readings.none_of(file):
             offset, length = file.check_write(
                 offset,
                 len(data),
@@ -654,7 +669,7 @@ class Filesystem:
         if source_offset < 0 or destination_offset < 0 or length < 0:
             raise InvalidRequest(f"copy of {length} bytes from {source_offset} to {destination_offset}")
         self._copier.readings.wait_for_turn((reader.file,))
-        with Locks((reader.file, writer.file)) as locks:
+        with Locks((reader.file, writer.file), writer.file, self._copier.readings) as locks:
             length = self._copier.check(reader.file, source_offset, writer.file, destination_offset, length)
             if not length:
                 return 0
@@ -693,7 +708,7 @@ class Filesystem:
         check_pieces([source[1:] for source in sources], destination_offset or 0, target.block_size)
         pieces = [Source(self._readable(inode, caller), offset, length) for inode, offset, length in sources]
         self._copier.readings.wait_for_turn([piece.file for piece in pieces])
-        with Locks((target, *(piece.file for piece in pieces))) as locks:
+        with Locks((target, *(piece.file for piece in pieces)), target, self._copier.readings) as locks:
             offset = self._copier.check_ranges(pieces, target, destination_offset)
             result, verdicts = self._copier.copy(self.copy_engine, pieces, target, offset, locks)
         for file, verdict in verdicts:

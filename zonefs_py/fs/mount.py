@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -111,8 +112,14 @@ class Mount:
             file.explicitly_open = False
         self.account_active(file)
 
-    def add_file(self, file: ZoneFile) -> None:
-        """Account for a file that was there when the file system was mounted."""
-        self._used += file.size
-        file.active = file.should_be_active()
-        self._nr_active += file.active
+    def add_files(self, files: Iterable[ZoneFile]) -> None:
+        """Account for files that were there when the file system was mounted."""
+        used = nr_active = 0
+        for file in files:
+            if file.size:
+                used += file.size
+                if file.should_be_active():
+                    file.active = True
+                    nr_active += 1
+        self._used += used
+        self._nr_active += nr_active

@@ -81,15 +81,16 @@ class Tree:
     ) -> None:
         group = Directory(ino, self.root, self.root.ctime_ns)
         mode = superblock.file_permissions & SETTABLE_BITS
+        uid, gid, sequential = superblock.file_uid, superblock.file_gid, name == SEQUENTIAL_GROUP
         files = [
             ZoneFile(
                 extent,
                 index,
                 block_size,
-                sequential=name == SEQUENTIAL_GROUP,
+                sequential=sequential,
                 mode=mode,
-                uid=superblock.file_uid,
-                gid=superblock.file_gid,
+                uid=uid,
+                gid=gid,
                 time_ns=NOT_SEEN,
             )
             for index, extent in enumerate(extents)
@@ -158,8 +159,14 @@ class Tree:
         stop = None if limit is None else offset + limit
         return list(islice(itertools.chain(dots, directory.listing()), offset, stop))
 
-    def zone_names(self) -> dict[int, str]:
-        """Return the path of every zone that belongs to a file, by zone number."""
-        return {
-            number: file.name for file in self.files() for number in range(file.number, file.number + file.nr_zones)
-        }
+    def zone_names(self, numbers: Iterable[int]) -> Iterator[str | None]:
+        """Yield the path of the file of each of *numbers*, zones in ascending order; None for a zone without one."""
+        last: ZoneFile | None = None
+        for number in numbers:
+            file = self._inodes.get(number)
+            if isinstance(file, ZoneFile):
+                last = file
+            elif last is None or number >= last.number + last.nr_zones:
+                yield None
+                continue
+            yield last.name

@@ -59,6 +59,7 @@
 #define OPCODE_OPEN 14
 #define OPCODE_READ 15
 #define OPCODE_WRITE 16
+#define MAX_BACKGROUND 1024
 #define OPCODE_INIT 26
 #define OPCODE_IOCTL 39
 #define OPCODE_COPY_FILE_RANGE 47
@@ -495,6 +496,10 @@ static void door_init(void *userdata, struct fuse_conn_info *conn)
 	conn->want &= ~(unsigned)(FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE);
 	if (conn->max_write > MAX_TRANSFER)
 		conn->max_write = MAX_TRANSFER;
+	/* Requests that nobody waits for in a system call (libaio, io_uring). The
+	 * kernel keeps back what is beyond, of all files: a device that is stuck
+	 * in one zone would hold up the others after a dozen, the default. */
+	conn->max_background = MAX_BACKGROUND;
 	ask_for_passthrough(conn);
 }
 

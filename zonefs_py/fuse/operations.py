@@ -3,7 +3,8 @@
 *Where a request runs.* The core is synchronous. A call that cannot wait (memory, the host's page cache) is made in
 place, on trio's thread: a hop to a worker thread costs many times more than the call. A call that can wait (a device
 that says so, a truncation, fsync) goes to a worker thread. While one does, later requests for the same file queue
-behind it at the file's gate, in the order of their arrival: writes never overtake each other, and other files go on.
+behind it at the file's gate, in the order of their arrival: writes never overtake each other, reads run beside each
+other, and other files go on. Attributes are memory: to look at them waits for nothing.
 """
 
 from __future__ import annotations
@@ -13,14 +14,22 @@ import functools
 import logging
 import os
 import threading
-from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, NamedTuple, TypeVar, cast
 
 import trio
 
 from zonefs_py.copy import abi
-from zonefs_py.errors import InvalidRequest, StaleNode, UnknownIoctl, ZonefsError
+from zonefs_py.errors import (
+    ActiveZonesExhausted,
+    InvalidRequest,
+    OpenZonesExhausted,
+    StaleNode,
+    TooManyWriteOpenFiles,
+    UnknownIoctl,
+    ZonefsError,
+)
 from zonefs_py.fs import ioctl
 from zonefs_py.fs.access import Caller
 from zonefs_py.fs.attributes import AttributeChanges, Attributes
@@ -28,6 +37,7 @@ from zonefs_py.fs.filesystem import Filesystem
 from zonefs_py.fuse import door
 from zonefs_py.fuse.caller import process_of
 from zonefs_py.fuse.door import NODE_NUMBER_SHIFT, NODE_OFFSET, ROOT_NODE, pyfuse3
+from zonefs_py.fuse.gates import Gates, Passage
 from zonefs_py.fuse.kernel_cache import KernelCache
 from zonefs_py.fuse.passthrough import Passthrough
 
@@ -37,12 +47,19 @@ CACHE_SECONDS = 86_400.0
 """How long the kernel may keep names and attributes. Names never change; what changes attributes other than a request
 of the kernel's own (an error) is announced, see `Operations.attributes_changed`."""
 
-WORKER_THREADS = 32
-MOST_STUCK = 1024
-"""How many calls that a fault holds get a thread of their own, rather than one of the workers'."""
+READS_TOGETHER = 16
+"""Calls of one file that can be in worker threads at a time, if they only read."""
+SPARE_THREADS = 64
+"""Worker threads that files can have beyond their first, all of them together."""
+BUSY_FILES = 512
+"""Files that can have a call in a worker thread at a time. Only if the device held up that many would others wait."""
+CACHE_THREADS = 32
 MOST_PER_REPLY = 1 << 30
 """Bytes of one copy_file_range: the reply has 32 bits, and a signal waits for the end of it."""
 ENTRIES_AT_A_TIME = 128
+
+EXHAUSTED = (TooManyWriteOpenFiles, OpenZonesExhausted, ActiveZonesExhausted)
+"""What may be otherwise when a file has been closed."""
 
 R = TypeVar("R")
 Handler = TypeVar("Handler", bound=Callable[..., Coroutine[Any, Any, Any]])
@@ -93,8 +110,10 @@ class Operations(pyfuse3.Operations):
         """Whether a handler met an error that it did not expect: the process must say so when it ends."""
         self._fs = filesystem
         self._waits = filesystem.info.waits
-        self._gates: dict[int, deque[trio.Event]] = {}
-        """Of the files that a worker thread is busy with, by inode number: whose turn it is, and who comes after."""
+        self._gates = Gates(READS_TOGETHER, SPARE_THREADS)
+        """Of the files that worker threads are busy with: whose turn it is, and who comes after."""
+        self._flushes = Gates(READS_TOGETHER, SPARE_THREADS)
+        """The same for fsync, which holds up nothing else of its file."""
         self._readings: Counter[int] = Counter()
         """How many copies read from a sequential file without holding its gate: a truncation waits for them."""
         self._files: dict[int, int] = {}
@@ -103,6 +122,8 @@ class Operations(pyfuse3.Operations):
         """Numbers of the nodes that files were opened by, by handle."""
         self._closing: set[trio.Event] = set()
         """Files that were closed, while the device has yet to be told; each is set when it has been."""
+        self._one_closed = trio.Event()
+        """Set, and replaced, whenever one of these is."""
         self._asking: set[trio.CancelScope] = set()
         """Of those who wait for the kernel to make requests of us; see `_in_kernel`."""
         self._has_ended = False
@@ -119,8 +140,9 @@ class Operations(pyfuse3.Operations):
         """Of those who wait for files to be closed, but for no call that is stuck."""
         self.nursery: trio.Nursery | None = None
         """Where answers to requests that pyfuse3 does not know are worked out; None while nothing is served."""
-        self._limiter = trio.CapacityLimiter(WORKER_THREADS)
-        self._cache_limiter = trio.CapacityLimiter(WORKER_THREADS)
+        # Gates and flushes each have spare threads, and each file its first in either.
+        self._limiter = trio.CapacityLimiter(2 * (BUSY_FILES + SPARE_THREADS))
+        self._cache_limiter = trio.CapacityLimiter(CACHE_THREADS)
         """For threads that may wait for the kernel to read and write pages: that needs the workers above."""
         filesystem.on_change = self.attributes_changed
         filesystem.on_withdrawn = self.withdrawn
@@ -170,8 +192,6 @@ class Operations(pyfuse3.Operations):
 
     def _count_stuck(self, more: int) -> None:
         self._nr_stuck += more
-        # The threads of stuck calls are nobody's: other zones need all the workers.
-        self._limiter.total_tokens = WORKER_THREADS + min(self._nr_stuck, MOST_STUCK)
         if self._nr_stuck:
             for scope in self._patience:
                 scope.cancel()
@@ -191,27 +211,23 @@ class Operations(pyfuse3.Operations):
 
     def _is_free(self, ino: int) -> bool:
         """Whether a call for the file *ino* cannot wait, as far as others use it, and the device itself."""
-        return not self._waits and ino not in self._gates and not self._readings[ino]
+        return not self._waits and ino not in self._gates.busy and ino not in self._readings
 
     def _call_on_worker(self, ino: int, function: Callable[..., R], *args: Any) -> Coroutine[Any, Any, R]:
-        """Call *function* in a worker thread, when it is the turn of who calls this now."""
-        return self._call_in_turn(self._gate(ino), function, *args)
+        """Call *function* in a worker thread, when it is the turn of who calls this now, and nothing else's."""
+        return self._call_in_turn(self._gates.alone([ino]), function, *args)
 
-    async def _call_in_turn(
-        self, gate: contextlib.AbstractAsyncContextManager[None], function: Callable[..., R], *args: Any
-    ) -> R:
-        async with gate:
+    def _read_on_worker(self, ino: int, function: Callable[..., R], *args: Any) -> Coroutine[Any, Any, R]:
+        """Do the same with a *function* that only reads: others like it may run beside it."""
+        return self._call_in_turn(self._gates.together([ino]), function, *args)
+
+    async def _call_in_turn(self, turn: Passage, function: Callable[..., R], *args: Any) -> R:
+        async with turn:
             return await trio.to_thread.run_sync(function, *args, limiter=self._limiter)
 
-    def _gate(self, *inos: int) -> contextlib.AbstractAsyncContextManager[None]:
-        """Queue at the gates of the files *inos*, now: who calls this later comes later. Entering waits for the turn.
-
-        It must be entered.
-        """
-        turns = [(ino, trio.Event()) for ino in inos]
-        for ino, turn in turns:
-            self._gates.setdefault(ino, deque()).append(turn)
-        return self._through(turns)
+    async def _flush(self, handle: int) -> None:
+        # Not through the gate: the file stays usable while the disk works.
+        await self._call_in_turn(self._flushes.together([self._files[handle]]), self._fs.fsync, handle)
 
     async def _closed_before(self) -> None:
         """Wait until files that were closed before this request are closed on the device as well.
@@ -223,26 +239,24 @@ class Operations(pyfuse3.Operations):
                 await closing.wait()
 
     def _awaits_closed(self) -> bool:
-        # Without explicit-open a close changes no zone, and a slow one is to hold up no other.
+        # Without explicit-open a close changes no zone.
         return bool(self._closing) and self._fs.options.explicit_open
 
-    @contextlib.asynccontextmanager
-    async def _through(self, turns: list[tuple[int, trio.Event]]) -> AsyncIterator[None]:
-        # All queue at once, at all gates that they need: so nobody waits in a circle, whatever the order.
-        try:
-            for ino, turn in turns:
-                if self._gates[ino][0] is not turn:
-                    await turn.wait()
-            yield
-        finally:
-            for ino, turn in turns:
-                queue = self._gates[ino]
-                was_first = queue[0] is turn
-                queue.remove(turn)
-                if not queue:
-                    del self._gates[ino]
-                elif was_first:
-                    queue[0].set()
+    async def _with_room(self, attempt: Callable[[], Coroutine[Any, Any, R]]) -> R:
+        """Do *attempt*; if it lacks open or active zones, again whenever a file is closed that was let go of before.
+
+        So a close that takes long holds up only who needs what it sets free.
+        """
+        closing = set(self._closing) if self._awaits_closed() else set()
+        while True:
+            # What is closed from here on may be too late for this attempt.
+            left, one_closed = closing & self._closing, self._one_closed
+            try:
+                return await attempt()
+            except EXHAUSTED:
+                if not left:
+                    raise
+            await one_closed.wait()
 
     def attributes_changed(self, ino: int) -> None:
         """Tell the kernel to ask again for the attributes of *ino*. Called in any thread."""
@@ -405,14 +419,11 @@ class Operations(pyfuse3.Operations):
         # The kernel names a handle for ftruncate(2) only.
         change = functools.partial(self._fs.setattr, ino, changes, ctx.uid, by_handle=fh is not None)
         # Cutting a large file takes the host's file system a while.
-        call = self._call
         if fields.update_size:
-            await self._closed_before()
-            call = self._call_on_worker
-        attributes = await call(ino, change)
-        if fields.update_size:
+            attributes = await self._with_room(lambda: self._call_on_worker(ino, change))
             await self._changed_by(ino, inode >> NODE_NUMBER_SHIFT)
         else:
+            attributes = await self._call(ino, change)
             self.kernel.forget(ino, attr_only=True, but=inode >> NODE_NUMBER_SHIFT)
         return self._entry(attributes)
 
@@ -464,9 +475,8 @@ class Operations(pyfuse3.Operations):
 
     @_answering
     async def fsync(self, fh: pyfuse3.FileHandleT, datasync: bool) -> None:
-        # Not through the gate: the file stays usable while the host's disk works.
         try:
-            await trio.to_thread.run_sync(self._fs.fsync, fh, limiter=self._limiter)
+            await self._flush(fh)
         finally:
             await self._announced([self._files[fh]])
 
@@ -483,6 +493,8 @@ class Operations(pyfuse3.Operations):
         finally:
             self._closing.discard(closing)
             closing.set()
+            self._one_closed.set()
+            self._one_closed = trio.Event()
 
     # Requests that come through the door: the handlers that it calls
 
@@ -557,9 +569,7 @@ class Operations(pyfuse3.Operations):
         return self._start("open", request, self._open_on_worker(ino, number, flags, uid), reply, inos=[ino])
 
     async def _open_on_worker(self, ino: int, number: int, flags: int, uid: int) -> int:
-        if flags & (os.O_ACCMODE | os.O_TRUNC):
-            await self._closed_before()
-        handle = await self._call_on_worker(ino, self._fs.open, ino, flags, uid)
+        handle = await self._with_room(lambda: self._call_on_worker(ino, self._fs.open, ino, flags, uid))
         if flags & os.O_TRUNC:
             await self._changed_by(ino, number)
         elif self._passthrough.is_split(ino):
@@ -600,7 +610,7 @@ class Operations(pyfuse3.Operations):
             if done is not None:
                 self._in_place("read", request, bytes(buffer[:done]), door.reply_data)
                 return None
-        read = self._call_on_worker(ino, self._fs.read, handle, offset, size, direct)
+        read = self._read_on_worker(ino, self._fs.read, handle, offset, size, direct)
         return self._start("read", request, read, door.reply_data, About(ino, offset, size), [ino])
 
     def on_write(
@@ -626,8 +636,8 @@ class Operations(pyfuse3.Operations):
         written = await write
         await self._changed_by(self._files[handle], self._numbers[handle])
         if sync and written:
-            # No longer in the file's turn: it stays usable meanwhile.
-            await trio.to_thread.run_sync(self._fs.fsync, handle, limiter=self._limiter)
+            # No longer in the file's turn.
+            await self._flush(handle)
         return written
 
     def on_copy(
@@ -660,13 +670,13 @@ class Operations(pyfuse3.Operations):
         The gates of sequential sources are passed, but not held: the core holds their locks for a moment only.
         """
         read = {ino for ino in files if ino != target and self._fs.is_sequential(ino)}
-        held = self._gate(*({target, *files} - read))
-        return self._copy_in_turn(held, self._gate(*read), read, copy, *arguments)
+        held = self._gates.alone({target, *files} - read)
+        return self._copy_in_turn(held, self._gates.together(read), read, copy, *arguments)
 
     async def _copy_in_turn(
         self,
-        held: contextlib.AbstractAsyncContextManager[None],
-        passed: contextlib.AbstractAsyncContextManager[None],
+        held: Passage,
+        passed: Passage,
         read: Iterable[int],
         copy: Callable[..., R],
         *arguments: Any,

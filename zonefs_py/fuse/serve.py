@@ -24,7 +24,10 @@ from zonefs_py.fuse.passthrough import Passthrough
 log = logging.getLogger(__name__)
 
 MAX_TASKS = 1 << 20
-"""Requests that are answered at one time, at most. Not fewer than can come: one may wait for the answer to another."""
+"""Requests that pyfuse3 has under way at a time: each waits in a task of its own, and nothing is read without one.
+
+Not fewer than can come: one may wait for the answer to another.
+"""
 
 ReadyHandler = Callable[[str | None], None]
 """Gets why reads are not passed through to the kernel; None if they are."""

@@ -1,0 +1,155 @@
+"""Mounts of which a zone is stuck, by a fault: what the kernel and the daemon together let go on."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fuse.conftest import Mounts, wait_until
+from tests.fuse.test_control_mount import append
+from zonefs_py import FaultRule, MountControl
+from zonefs_py.device.fault_rules import Effect, Operation
+from zonefs_py.fuse.operations import READS_TOGETHER
+
+BLOCK = 4096
+SECONDS = 60
+
+
+@pytest.fixture
+def mnt(device_dir: Callable[..., Path], mounted: Mounts) -> Path:
+    """A mount in which zone N + 2 is seq/N."""
+    return mounted(device_dir())
+
+
+@pytest.fixture
+def threads() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(200) as pool:
+        yield pool
+
+
+def use_others(mnt: Path) -> None:
+    """Do all there is to do with the other files."""
+    for number in (1, 5):
+        path = mnt / "seq" / str(number)
+        data = bytes([number]) * BLOCK
+        assert append(path, data) == BLOCK
+        assert path.read_bytes() == data
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+        os.truncate(path, 0)
+    assert sorted(os.listdir(mnt / "seq")) == list("012345")
+    assert {path.stat().st_size for path in (mnt / "seq").iterdir()} == {0, 4 * BLOCK}
+
+
+@pytest.mark.parametrize("operation", [Operation.READ, Operation.WRITE, Operation.FLUSH], ids=lambda one: one.value)
+def test_a_stuck_zone_stops_no_other(mnt: Path, threads: ThreadPoolExecutor, operation: Operation) -> None:
+    """More callers than there are threads to spare."""
+    path = mnt / "seq/0"
+    data = b"".join(bytes([number]) * BLOCK for number in range(4))
+    append(path, data)
+    control = MountControl(mnt)
+    control.add_faults([FaultRule(operation, Effect.STUCK, (2, 2), count=None)])
+    descriptor = os.open(path, os.O_RDWR)
+    calls: list[Future[Any]]
+    try:
+        if operation is Operation.READ:
+            calls = [threads.submit(os.pread, descriptor, BLOCK, number % 4 * BLOCK) for number in range(150)]
+        elif operation is Operation.FLUSH:
+            calls = [threads.submit(os.fsync, descriptor) for _ in range(150)]
+        else:
+            calls = [threads.submit(append, path, bytes([4]) * BLOCK) for _ in range(150)]
+        # Of writes and fsyncs of one file, the kernel sends one at a time.
+        stuck = READS_TOGETHER if operation is Operation.READ else 1
+        wait_until(f"{stuck} calls are stuck", lambda: len(control.faults()["stuck"]) == stuck)
+        use_others(mnt)
+        assert len(control.faults()["stuck"]) == stuck
+        assert not any(call.done() for call in calls)
+        control.clear_faults()
+        results = [call.result(SECONDS) for call in calls]
+    finally:
+        control.clear_faults()
+        os.close(descriptor)
+    if operation is Operation.READ:
+        assert results == [data[number % 4 * BLOCK :][:BLOCK] for number in range(150)]
+    assert path.stat().st_size == len(data) + (150 * BLOCK if operation is Operation.WRITE else 0)
+
+
+class Aio:
+    """The kernel's asynchronous I/O, which needs no thread for a request. See io_submit(2)."""
+
+    SETUP, DESTROY, GETEVENTS, SUBMIT = 206, 207, 208, 209
+    PREAD = 0
+
+    def __init__(self, depth: int) -> None:
+        self._libc = ctypes.CDLL(None, use_errno=True)
+        self._context = ctypes.c_ulong()
+        self._blocks: list[object] = []
+        self._call(self.SETUP, depth, ctypes.byref(self._context))
+
+    def _call(self, number: int, *arguments: object) -> int:
+        result = int(self._libc.syscall(ctypes.c_long(number), *arguments))
+        if result < 0:
+            raise OSError(ctypes.get_errno(), "aio")
+        return result
+
+    def read(self, descriptor: int, memory: mmap.mmap, offset: int) -> None:
+        """Begin to read one block to the start of *memory*."""
+        address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+        # struct iocb: data, key, flags, opcode, priority, descriptor, buffer, length, offset; two more words.
+        block = ctypes.create_string_buffer(
+            struct.pack("=QIIHhIQQq16x", 0, 0, 0, self.PREAD, 0, descriptor, address, BLOCK, offset), 64
+        )
+        self._blocks.append(block)
+        pointer = ctypes.pointer(block)
+        assert self._call(self.SUBMIT, self._context, ctypes.c_long(1), ctypes.byref(pointer)) == 1
+
+    def end(self) -> list[int]:
+        """Wait for all that was begun; return what it returned."""
+        count = len(self._blocks)
+        events = ctypes.create_string_buffer(32 * count)
+        number = ctypes.c_long(count)
+        assert self._call(self.GETEVENTS, self._context, number, number, events, None) == count
+        return [result for _, _, result, _ in struct.iter_unpack("=QQqq", events.raw)]
+
+    def close(self) -> None:
+        self._call(self.DESTROY, self._context)
+
+
+def test_requests_that_nobody_waits_for_in_a_call_stop_no_others_either(mnt: Path) -> None:
+    """The kernel keeps back what is beyond a number that the daemon gives: a dozen, if it gives none."""
+    count = 100
+    for number in (0, 1):
+        append(mnt / "seq" / str(number), bytes([number]) * BLOCK)
+    control = MountControl(mnt)
+    control.add_faults([FaultRule(Operation.READ, Effect.STUCK, (2, 2), count=None)])
+    memory = [mmap.mmap(-1, BLOCK) for _ in range(count + 1)]
+    stuck, free = (os.open(mnt / "seq" / str(number), os.O_RDONLY | os.O_DIRECT) for number in (0, 1))
+    aio, other = Aio(count), Aio(1)
+    try:
+        for number in range(count):
+            aio.read(stuck, memory[number], 0)
+        wait_until("reads are stuck", lambda: len(control.faults()["stuck"]) == READS_TOGETHER)
+        other.read(free, memory[count], 0)
+        ended: list[int] = []
+        waiter = threading.Thread(target=lambda: ended.extend(other.end()), daemon=True)
+        waiter.start()
+        waiter.join(SECONDS)
+        assert ended == [BLOCK]
+        assert memory[count][:] == bytes([1]) * BLOCK
+        assert len(control.faults()["stuck"]) == READS_TOGETHER
+    finally:
+        control.clear_faults()
+        assert aio.end() == [BLOCK] * count
+        other.close()
+        aio.close()
+        os.close(stuck)
+        os.close(free)

@@ -80,7 +80,8 @@ class Load:
         if done is not None:
             promise = self.promises[done.file.name]
             promise.change(done.offset, done.data)
-            if words[0] == "truncate" or words[-1] == "rwf_dsync":
+            # A full zone is not finished again, so nothing of it becomes durable by that.
+            if (words[0] == "truncate" and done.data) or words[-1] == "rwf_dsync":
                 promise.sync()
         elif words and words[0] == "fsync":
             self.promises[words[1]].sync()

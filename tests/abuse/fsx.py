@@ -109,7 +109,8 @@ class Load:
 
     def _is_gone(self) -> bool:
         try:
-            os.stat(self.run.files[0].path)
+            # Not stat: the kernel would answer that from what it remembers.
+            os.statvfs(self.run.files[0].path)
         except OSError as exc:
             return bool(_GONE.search(str(exc)))
         return False

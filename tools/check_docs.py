@@ -124,6 +124,8 @@ def check_commands(document: Path, text: str, outcome: Outcome) -> None:
             words = [name]
             if name in ("zone", "snapshot") and (action := re.match(r"\s+([a-z]+)\b", rest)):
                 words.append(action[1])
+            if name in ("ctl", "fault") and (action := re.match(r"\s+(\S+)\s+([a-z][a-z-]*)", rest)):
+                words += [action[1], action[2]]
             rest, _, _ = rest.partition(" -- ")  # what follows is for another program
             helped = help_of(*words) if name in commands() else None
             outcome.check(helped is not None, f"{where}{rest}: there is no such command")

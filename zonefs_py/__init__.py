@@ -53,6 +53,8 @@ _HOMES = {
     "ZonefsError": "zonefs_py.errors",
     "CopyRangesError": "zonefs_py.control.copy_ranges",
     "copy_ranges": "zonefs_py.control.copy_ranges",
+    "MountControl": "zonefs_py.control.client",
+    "FaultRule": "zonefs_py.device.fault_rules",
 }
 
 __all__ = [
@@ -65,12 +67,14 @@ __all__ = [
     "CopyTarget",
     "DeviceInfo",
     "ErrorsPolicy",
+    "FaultRule",
     "FileTarget",
     "Filesystem",
     "FormatOptions",
     "Geometry",
     "JobResult",
     "MemoryDevice",
+    "MountControl",
     "MountOptions",
     "Snapshot",
     "Zone",
@@ -97,11 +101,13 @@ __all__ = [
 
 if TYPE_CHECKING:
     from zonefs_py.config import ErrorsPolicy, FormatOptions, MountOptions
+    from zonefs_py.control.client import MountControl
     from zonefs_py.control.copy_ranges import CopyRangesError, copy_ranges
     from zonefs_py.copy.jobs import CopyDestination, CopyJob, CopyJobs, CopySource, CopyTarget, JobResult
     from zonefs_py.device.base import ZonedDevice
     from zonefs_py.device.clone import clone_device
     from zonefs_py.device.directory import create_device, open_device
+    from zonefs_py.device.fault_rules import FaultRule
     from zonefs_py.device.memory import MemoryDevice
     from zonefs_py.device.snapshots import (
         Snapshot,

@@ -45,6 +45,8 @@ class FuseOptions:
     allow_other: bool | None = None
     """None: as the kernel's own file systems are, that is open to everybody, if root mounts."""
     allow_root: bool = False
+    explain: bool = False
+    """Whether every refusal is logged, with its rule."""
     kernel_flags: frozenset[str] = frozenset()
     passthrough: str = "auto"
     """Whether the kernel may read zone files past us: one of `PASSTHROUGH_CHOICES`; ``on`` refuses to mount if not."""
@@ -181,6 +183,7 @@ _ROWS = (
         _fuse_flag("allow_root", "allow_root", True),
         lambda r: "allow_root" if r.fuse.allow_root else None,
     ),
+    _Row("explain", _fuse_flag("explain", "explain", True), lambda r: "explain" if r.fuse.explain else None),
     _Row("copy", _copy, lambda r: f"copy={r.filesystem.copy}" if r.filesystem.copy != "auto" else None),
     _Row(
         "passthrough",

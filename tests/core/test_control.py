@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,9 +13,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from zonefs_py.config import ErrorsPolicy, FormatOptions, MountOptions
+from zonefs_py.control import live
 from zonefs_py.control.mounts import MountEntry
 from zonefs_py.control.server import Control, ControlServer
+from zonefs_py.device.fault import FaultDevice
 from zonefs_py.device.memory import MemoryDevice
+from zonefs_py.errors import DeviceError, NotAtWritePointer
 from zonefs_py.fs.filesystem import Filesystem
 from zonefs_py.fs.format import format_device
 from zonefs_py.zone import Geometry, ZoneCondition
@@ -29,14 +34,20 @@ class Daemon:
     def __init__(self) -> None:
         self.device = MemoryDevice(GEOMETRY, 2, 3)
         format_device(self.device, FormatOptions(), uuid=bytes(16))
-        self.fs = Filesystem(self.device)
+        self.faults = FaultDevice.over(self.device)
+        self.fs = Filesystem(self.faults)
+        self.waits: list[bool] = []
+        self.fs.on_waits = self.waits.append
         entry = MountEntry("0:99", "/mnt", "fuse.zonefs-py", "/disk", frozenset({"user_id=0"}))
         self.control = Control(self.fs, entry, lambda: "rw", {"versions": {"libfuse": "3"}, "capabilities": {}})
 
     def state(self) -> tuple[Any, ...]:
         """Everything that a request could change."""
         files = [self.fs.getattr(ino) for ino in range(1, NR_ZONES)]
-        return self.device.report_zones(), files, self.fs.options, self.fs.read_only, self.fs.counters
+        level = logging.getLogger().level
+        rules = [(status.number, status.rule) for status in self.faults.rules]
+        numbers = self.fs.counters, self.fs.activity, self.fs.copy_engine.limits, level
+        return self.device.report_zones(), files, self.fs.options, self.fs.read_only, rules, numbers
 
     def answer_line(self, line: bytes) -> dict[str, Any]:
         """Answer a line as the socket does."""
@@ -50,9 +61,11 @@ class Daemon:
 @pytest.fixture
 def daemon() -> Iterator[Daemon]:
     """A fresh one."""
+    level = logging.getLogger().level
     daemon = Daemon()
     yield daemon
     daemon.fs.close()
+    logging.getLogger().setLevel(level)
 
 
 def test_info_and_report(daemon: Daemon) -> None:
@@ -108,7 +121,153 @@ def test_any_depth_is_answered(daemon: Daemon, around: str, opening: str) -> Non
     assert daemon.state() == before
 
 
-NAMES = st.sampled_from(["ping", "info", "report", "force-condition", "remount", "reset", ""])
+def ask(daemon: Daemon, name: str, **fields: Any) -> Any:
+    answer = daemon.control.answer({"request": name, **fields})
+    assert answer["ok"], answer
+    return answer["result"]
+
+
+def refusal(daemon: Daemon, name: str, **fields: Any) -> str:
+    before = daemon.state()
+    answer = daemon.control.answer({"request": name, **fields})
+    assert not answer["ok"]
+    assert daemon.state() == before
+    return str(answer["error"])
+
+
+FAIL = {"operation": "write", "effect": "fail", "zones": 2}
+STUCK = {"operation": "read", "effect": "stuck", "count": None}
+
+
+def test_faults_come_and_go(daemon: Daemon) -> None:
+    assert ask(daemon, "list-faults") == {"rules": [], "stuck": []}
+    assert ask(daemon, "add-faults", rules=[FAIL, FAIL | {"name": "again"}]) == [1, 2]
+    handle = daemon.fs.open("seq/0", 1)
+    with pytest.raises(DeviceError, match="by rule 1"):
+        daemon.fs.write(handle, 0, bytes(4096), direct=True)
+    daemon.fs.release(handle)
+    listed = ask(daemon, "list-faults")["rules"]
+    assert listed[0] == {"number": 1, "matched": 1, "fired": 1, "rule": FAIL}
+    assert [rule["fired"] for rule in listed] == [1, 0]
+    assert ask(daemon, "remove-faults", numbers=[1]) == 1
+    assert [rule["number"] for rule in ask(daemon, "list-faults")["rules"]] == [2]
+    assert ask(daemon, "remove-faults") == 1
+    assert ask(daemon, "remove-faults", numbers=None) == 0
+    assert daemon.waits == []
+
+
+def test_a_rule_that_is_wrong_adds_none(daemon: Daemon) -> None:
+    assert refusal(daemon, "add-faults", rules=[FAIL, {"operation": "write"}]) == 'rule 2: "effect" is missing'
+    assert refusal(daemon, "add-faults", rules=[FAIL, FAIL | {"zones": 6}]).startswith('rule 2: "zones" has a zone 6')
+    assert refusal(daemon, "add-faults", rules=[STUCK, FAIL | {"zones": 6}]).startswith('rule 2: "zones"')
+    # It was let wait for a moment.
+    assert daemon.waits == [True, False]
+    assert not daemon.fs.info.waits
+    assert refusal(daemon, "add-faults", rules=FAIL) == "rules must be a list"
+    assert refusal(daemon, "add-faults", rules=[FAIL] * 10_001) == "a mount can have 10000 rules"
+    assert refusal(daemon, "add-faults", rule=[]) == "add-faults has no field 'rule'"
+    assert refusal(daemon, "remove-faults", numbers=[1]) == "there is no rule 1"
+    assert refusal(daemon, "remove-faults", numbers=[True]) == "numbers must be a list of whole numbers"
+    assert refusal(daemon, "release-stuck", numbers=[1]) == "there is no rule 1"
+    assert refusal(daemon, "release-stuck", fail=1) == "fail must be true or false"
+
+
+@pytest.mark.parametrize("fail", [False, True])
+def test_a_stuck_call_is_seen_and_released(daemon: Daemon, fail: bool) -> None:
+    """Who serves the file system hears of it before the first call can wait, and when none can any more."""
+    (number,) = ask(daemon, "add-faults", rules=[STUCK])
+    assert daemon.waits == [True]
+    handle = daemon.fs.open("cnv/0", 0)
+    results: list[object] = []
+
+    def read() -> None:
+        try:
+            results.append(daemon.fs.read(handle, 0, 10))
+        except DeviceError as exc:
+            results.append(exc.errno_name)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    ended = threading.Event()
+    for _ in range(3000):
+        stuck = ask(daemon, "list-faults")["stuck"]
+        if stuck:
+            break
+        ended.wait(0.01)
+    assert [(one["rule"], one["zone"]) for one in stuck] == [(number, 1)]
+    assert ask(daemon, "statistics")["faults"] == {"rules": 1, "fired": 1, "stuck": 1}
+    assert ask(daemon, "release-stuck", fail=fail) == 1
+    reader.join(30)
+    assert results == ["EIO" if fail else bytes(10)]
+    ask(daemon, "remove-faults")
+    assert daemon.waits == [True, False]
+
+
+def test_zones_are_managed(daemon: Daemon) -> None:
+    changed: list[int] = []
+    daemon.fs.on_change = changed.append
+    assert ask(daemon, "manage-zones", operation="finish", zones=[2, 4, 2]) == {"files": ["seq/0", "seq/2"]}
+    assert [daemon.fs.getattr(ino).size for ino in (2, 3, 4)] == [SIZE, 0, SIZE]
+    assert changed == [2, 4]
+    ask(daemon, "manage-zones", operation="reset", zones=[4])
+    assert daemon.fs.getattr(4).size == 0
+    for zones, words in (
+        ([3, 0], "zone 0 holds the superblock"),
+        ([3, 1], "zone 1 is conventional"),
+        ([3, 6], "there is no zone 6: the device has zones 0 to 5"),
+        ([3, -1], "there is no zone -1"),
+        ([3, True], "zones must be a list of whole numbers"),
+        (3, "zones must be a list of whole numbers"),
+    ):
+        assert refusal(daemon, "manage-zones", operation="finish", zones=zones).startswith(words)
+    words = refusal(daemon, "manage-zones", operation="erase", zones=[3])
+    assert words == "operation must be one of reset, open, close, finish"
+
+
+def test_a_zone_operation_that_fails_says_how_far_it_came(daemon: Daemon) -> None:
+    ask(daemon, "add-faults", rules=[{"operation": "finish", "effect": "fail", "zones": 3}])
+    answer = daemon.control.answer({"request": "manage-zones", "operation": "finish", "zones": [2, 3, 4]})
+    assert answer["error"].endswith("; 1 of 3 zones were done before")
+    assert [daemon.fs.getattr(ino).size for ino in (2, 3, 4)] == [SIZE, 0, 0]
+
+
+def test_numbers_and_refusals(daemon: Daemon) -> None:
+    handle = daemon.fs.open("seq/0", 1)
+    daemon.fs.write(handle, 0, bytes(8192), direct=True)
+    daemon.fs.note_refusal("write", NotAtWritePointer("x"), 2, 4096, 4096, 17, "dd")
+    daemon.fs.note_refusal("write", NotAtWritePointer("y"), 2, 0, 4096)
+    numbers = ask(daemon, "statistics")
+    assert numbers["activity"]["writes"] == 1
+    assert numbers["activity"]["bytes_written"] == 8192
+    assert numbers["space"] == {"used": 8192 + SIZE, "capacity": 5 * SIZE}
+    assert numbers["files"]["open_handles"] == 1
+    assert numbers["refusals"] == {"EINVAL": 2}
+    first, second = ask(daemon, "why")
+    assert (first["errno"], first["file"], first["zone"], first["offset"]) == ("EINVAL", "seq/0", 2, 4096)
+    assert (first["size"], first["pid"], first["process"]) == (8192, 17, "dd")
+    assert "write at offset 8192" in first["advice"]
+    assert ask(daemon, "why", last=1) == [second]
+    assert refusal(daemon, "why", last=-1) == "last must be a whole number, 0 or more"
+    daemon.fs.release(handle)
+
+
+def test_the_log_level(daemon: Daemon) -> None:
+    for level in ("debug", "warning"):
+        ask(daemon, "set-log-level", level=level)
+        assert ask(daemon, "statistics")["daemon"]["log_level"] == level
+    assert refusal(daemon, "set-log-level", level="all") == "level must be one of debug, info, warning, error"
+
+
+def test_a_bug_is_an_answer_too(
+    daemon: Daemon, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(live.REQUESTS, "why", lambda fs, request: 1 // 0)
+    answer = daemon.control.answer({"request": "why"})
+    assert answer == {"ok": False, "error": "a bug of zonefs-py; its log has the rest", "errno": "EIO"}
+    assert "ZeroDivisionError" in caplog.text
+
+
+NAMES = st.sampled_from(["ping", "info", "report", "force-condition", "remount", "reset", "", *live.REQUESTS])
 LEAVES = st.one_of(
     st.none(),
     st.booleans(),
@@ -130,6 +289,19 @@ FIELDS = {
     "explicit_open": VALUES,
     "read_only": VALUES,
     "colour": VALUES,
+    "operation": st.sampled_from(["reset", "open", "close", "finish"]) | VALUES,
+    "numbers": st.lists(st.integers(-1, 3), max_size=3) | VALUES,
+    "fail": VALUES,
+    "last": VALUES,
+    "level": st.sampled_from(["debug", "error"]) | VALUES,
+    "rules": st.lists(
+        st.fixed_dictionaries(
+            {"operation": st.sampled_from(["flush", "any"]) | LEAVES, "effect": st.sampled_from(["fail"]) | LEAVES},
+            optional={"zones": LEAVES, "count": LEAVES, "first": st.just(1 << 50) | LEAVES, "probability": LEAVES},
+        ),
+        max_size=3,
+    )
+    | VALUES,
 }
 REQUESTS = st.fixed_dictionaries({"request": NAMES | VALUES}, optional=FIELDS) | VALUES
 
@@ -147,16 +319,19 @@ def test_any_requests(requests: list[Any]) -> None:
         answer = daemon.control.answer(request)
         assert json.loads(json.dumps(answer)) is not None
         if answer["ok"]:
-            assert request["request"] in Control.REQUESTS
-            if request["request"] in ("ping", "info", "report"):
+            assert request["request"] in {*Control.REQUESTS, *live.REQUESTS}
+            if request["request"] in ("ping", "info", "report", "statistics", "why", "list-faults", "release-stuck"):
                 assert daemon.state() == before
-        else:
+        elif "zones were done before" not in answer["error"]:
             assert daemon.state() == before
+            assert "a bug of" not in answer["error"]
             assert answer["error"]
             assert len(answer["error"]) < 300
             assert "\n" not in answer["error"]
             assert answer["errno"].startswith("E")
-    # Whatever it was, the daemon goes on.
+    # Whatever it was, the daemon goes on. (Rules for reports are obeyed.)
+    ask(daemon, "remove-faults")
+    logging.getLogger().setLevel(logging.WARNING)
     assert daemon.control.answer({"request": "info"})["ok"]
 
 

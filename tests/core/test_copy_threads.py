@@ -368,6 +368,59 @@ def test_what_would_change_the_data_of_a_copy_waits_for_it(engine: str) -> None:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
+def test_copies_without_a_gap_keep_no_reset_waiting(engine: str) -> None:
+    """One copy after the other begins before the last one ends: a reset of their source has its turn all the same."""
+    device, fs = new_filesystem(engine)
+    handle = fs.open("seq/0", DIRECT)
+    fs.write(handle, 0, random_bytes(2 * BLOCK, 1))
+    fs.release(handle)
+    on_device: dict[str, threading.Event] = {}
+    may_go_on: dict[str, threading.Event] = {}
+
+    def stall(call: Call) -> None:
+        name = threading.current_thread().name
+        if name in on_device and not on_device[name].is_set():
+            on_device[name].set()
+            assert may_go_on[name].wait(JOIN_SECONDS)
+
+    device.before = stall
+
+    def copy(target: str) -> None:
+        reader, writer = fs.open("seq/0", os.O_RDONLY), fs.open(target, os.O_RDWR)
+        fs.copy_range(reader, 0, writer, 0, 2 * BLOCK)
+        fs.release(reader)
+        fs.release(writer)
+        on_device[threading.current_thread().name].set()  # after the reset there is nothing to copy
+
+    reset = threading.Thread(target=fs.truncate, args=("seq/0", 0), daemon=True)
+    copies: list[threading.Thread] = []
+    for turn in range(2000):
+        name = f"copy {turn}"
+        on_device[name], may_go_on[name] = threading.Event(), threading.Event()
+        copies.append(threading.Thread(target=copy, args=(f"cnv/{turn % 2}",), name=name, daemon=True))
+        copies[-1].start()
+        if turn == 0:
+            assert on_device[name].wait(JOIN_SECONDS)
+            reset.start()
+            continue
+        # Until the reset waits, this copy begins before the last one ends; then only when the reset is done.
+        on_device[name].wait(0.05)
+        may_go_on[f"copy {turn - 1}"].set()
+        assert on_device[name].wait(JOIN_SECONDS)
+        if not reset.is_alive():
+            break
+    was_done = not reset.is_alive()
+    for event in may_go_on.values():
+        event.set()
+    for thread in copies:
+        thread.join(JOIN_SECONDS)
+        assert not thread.is_alive()
+    assert was_done, "copies keep the reset from its turn"
+    check_books(fs, device)
+    fs.close()
+
+
+@pytest.mark.parametrize("engine", ENGINES)
 def test_copies_in_a_ring_and_resets(engine: str) -> None:
     """Every file is source and destination, and reset, at the same time: nobody waits for ever, and all adds up."""
     device, fs = new_filesystem(engine)

@@ -148,7 +148,8 @@ def test_it_can_be_switched_off(mounted: Mounts, device_dir: Device) -> None:
 
 
 def test_a_device_that_must_see_reads_sees_them(mounted: Mounts, device_dir: Device, tmp_path: Path) -> None:
-    (tmp_path / "rules.json").write_text(json.dumps({"version": 1, "rules": []}))
+    rule = {"operation": "read", "effect": "fail", "first": 1 << 40}
+    (tmp_path / "rules.json").write_text(json.dumps({"version": 1, "rules": [rule]}))
     stack = f"fault:{tmp_path / 'rules.json'},{device_dir()}"
     mnt = mounted(stack, "passthrough=auto")  # type: ignore[arg-type]
     capabilities = mounted.info(mnt)["capabilities"]

@@ -12,16 +12,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zonefs_py.device.fault_rules import (
+    DISTRIBUTIONS,
     ERRORS,
     FIELDS,
     OPERATIONS,
+    Call,
     Effect,
     FaultRule,
     Operation,
+    Scenario,
     describe_rule,
     format_rules,
     parse_rule,
     parse_rules,
+    parse_scenario,
 )
 from zonefs_py.errors import UserError
 
@@ -42,8 +46,13 @@ def rules(draw: st.DrawFn) -> FaultRule:
         "every": draw(st.integers(1, 1 << 60)),
         "count": draw(st.none() | st.integers(1, 1 << 60)),
     }
+    values["from_milliseconds"] = draw(number)
+    values["probability"] = draw(st.floats(0, 1, exclude_min=True))
+    values["name"] = draw(st.text(st.characters(codec="utf-8").filter(str.isprintable), max_size=20))
     if operation is COPY:
-        values["source_zones"] = draw(span)
+        values["source_zones"], values["source_blocks"] = draw(span), draw(span)
+    if operation in (READ, WRITE, COPY, ANY):
+        values["blocks"], values["at_byte"] = draw(span), draw(st.none() | number)
     more = {
         "error": st.sampled_from(sorted(ERRORS)),
         "after": number if operation in (WRITE, COPY) else st.just(0),
@@ -53,7 +62,13 @@ def rules(draw: st.DrawFn) -> FaultRule:
         "target": st.none() | number,
         "length": st.integers(1, 1 << 60),
     }
-    values.update({name: draw(more[name]) for name in sorted(FIELDS[effect])})
+    values.update({name: draw(more[name]) for name in sorted(FIELDS[effect]) if name in more})
+    if effect is Effect.DELAY:
+        values["distribution"] = draw(st.sampled_from(DISTRIBUTIONS))
+        if values["distribution"] != "fixed":
+            values["max_milliseconds"] = draw(st.integers(values["milliseconds"], 3_600_000))
+    if values["probability"] < 1 or values.get("distribution", "fixed") != "fixed":
+        values["seed"] = draw(number)
     return FaultRule(operation, effect, **values)
 
 
@@ -85,7 +100,8 @@ def test_errors_have_the_names_of_their_errno() -> None:
     ],
 )
 def test_matching(rule: FaultRule, call: tuple[Any, Any, Any], expected: bool) -> None:
-    assert rule.matches(*call) is expected
+    operation, zones, source_zones = call
+    assert rule.matches(Call(operation, zones, source_zones=source_zones)) is expected
 
 
 @pytest.mark.parametrize(
@@ -109,7 +125,87 @@ def test_when_a_rule_is_due(first: int, every: int, count: int | None, expected:
     assert fired == expected
 
 
+@pytest.mark.parametrize(
+    ("rule", "call", "expected"),
+    [
+        (FaultRule(READ, FAIL, blocks=(8, 9)), Call(READ, (0, 0), (0, 7), 32768), False),
+        (FaultRule(READ, FAIL, blocks=(8, 9)), Call(READ, (0, 0), (0, 8), 36864), True),
+        (FaultRule(READ, FAIL, blocks=(8, 9)), Call(READ, (0, 0), (9, 20), 4096), True),
+        (FaultRule(READ, FAIL, blocks=(8, 9)), Call(READ, (0, 0), (10, 20), 4096), False),
+        (FaultRule(ANY, FAIL, blocks=(8, 9)), Call(Operation.RESET, (0, 0)), False),
+        (FaultRule(ANY, FAIL, at_byte=0), Call(Operation.FLUSH, (0, 5)), False),
+        (FaultRule(COPY, FAIL, blocks=(8, 9)), Call(COPY, (1, 1), (16, 16), 4096, [(0, 0)], [(8, 8)]), False),
+        (FaultRule(COPY, FAIL, source_blocks=(8, 9)), Call(COPY, (1, 1), (16, 16), 4096, [(0, 0)], [(8, 8)]), True),
+    ],
+)
+def test_matching_blocks(rule: FaultRule, call: Call, expected: bool) -> None:
+    assert rule.matches(call) is expected
+
+
+@pytest.mark.parametrize(
+    ("rule", "moved", "expected"),
+    [
+        (FaultRule(WRITE, FAIL), 0, 0),
+        (FaultRule(WRITE, FAIL, after=4096), 0, 4096),
+        (FaultRule(WRITE, FAIL, blocks=(12, 13)), 0, 2 * 4096),
+        (FaultRule(WRITE, FAIL, blocks=(12, 13), after=4096), 0, 3 * 4096),
+        (FaultRule(WRITE, FAIL, blocks=(3, 11)), 0, 0),
+        (FaultRule(WRITE, FAIL, at_byte=10000), 8192, 1808),
+        (FaultRule(WRITE, FAIL, at_byte=10000), 20000, 0),
+        (FaultRule(ANY, FAIL, at_byte=10000), 8192, 1808),
+    ],
+)
+def test_where_in_a_call_a_rule_strikes(rule: FaultRule, moved: int, expected: int) -> None:
+    assert rule.position(Call(WRITE, (0, 1), (10, 25), 65536), moved, 4096) == expected
+    assert rule.position(Call(READ, (0, 1), (10, 25), 65536), moved, 4096) == rule.after
+
+
+@given(st.floats(0.05, 0.95), st.integers(0, 1 << 60))
+def test_chance_is_fair_and_the_same_again(probability: float, seed: int) -> None:
+    rule = FaultRule(WRITE, FAIL, count=None, probability=probability, seed=seed)
+    due = [rule.is_due(number, 0) for number in range(1, 1001)]
+    again = FaultRule(WRITE, FAIL, count=None, probability=probability, seed=seed)
+    assert due == [again.is_due(number, 0) for number in range(1, 1001)]
+    # Six standard deviations: it holds for every seed that will ever be tried.
+    assert abs(sum(due) - 1000 * probability) <= 6 * (1000 * probability * (1 - probability)) ** 0.5 + 1
+
+
+@given(st.integers(1, 1000), st.integers(0, 1000), st.integers(0, 1 << 60), st.integers(1, 1 << 40))
+def test_delays_are_within_their_limits(low: int, more: int, seed: int, matched: int) -> None:
+    values: dict[str, Any] = {"milliseconds": low, "max_milliseconds": low + more, "seed": seed}
+    uniform = FaultRule(WRITE, Effect.DELAY, distribution="uniform", **values)
+    assert low <= uniform.delay(matched) * 1000 <= low + more
+    assert uniform.delay(matched) == uniform.delay(matched)
+    exponential = FaultRule(WRITE, Effect.DELAY, distribution="exponential", **values)
+    assert 0 <= exponential.delay(matched) * 1000 <= low + more
+    assert FaultRule(WRITE, Effect.DELAY, milliseconds=low).delay(matched) * 1000 == pytest.approx(low)
+
+
+def test_delays_have_the_mean_that_was_asked_for() -> None:
+    uniform = FaultRule(WRITE, Effect.DELAY, milliseconds=10, max_milliseconds=30, distribution="uniform", seed=1)
+    exponential = FaultRule(
+        WRITE, Effect.DELAY, milliseconds=10, max_milliseconds=10_000, distribution="exponential", seed=1
+    )
+    for rule, mean in ((uniform, 0.020), (exponential, 0.010)):
+        delays = [rule.delay(number) for number in range(1, 5001)]
+        assert len(set(delays)) > 4900
+        assert sum(delays) / len(delays) == pytest.approx(mean, rel=0.05)
+
+
 # JSON
+
+
+def test_a_scenario_has_a_name_and_a_description() -> None:
+    text = format_rules([FaultRule(WRITE, FAIL, name="the first")], "bad day", "a write fails")
+    scenario = parse_scenario(text)
+    assert scenario == Scenario((FaultRule(WRITE, FAIL, name="the first"),), "bad day", "a write fails")
+    assert parse_rules(text) == [FaultRule(WRITE, FAIL, name="the first")]
+    for change, words in (
+        ({"name": 5}, '"name" is 5, not a text'),
+        ({"description": "x" * 1001}, '"description" has more than 1000 characters'),
+    ):
+        with pytest.raises(UserError, match=words):
+            parse_scenario(json.dumps({"version": 1, "rules": []} | change))
 
 
 def test_a_worked_example() -> None:
@@ -182,6 +278,28 @@ WRITE_FAIL = {"operation": "write", "effect": "fail"}
         ({"operation": "any", "effect": "drop"}, '"effect" drop is not for any, only for write, copy, reset'),
         ({"operation": "report", "effect": "flip"}, '"effect" flip is not for report, only for read, write, copy'),
         ({"operation": "read", "after": 4096}, '"after" is for write and copy, not for read'),
+        ({"blocks": "9-3"}, '"blocks" is (9, 3): a range runs from a lower to a higher block'),
+        ({"blocks": "x"}, """"blocks" is 'x': write a block number"""),
+        ({"source_blocks": 3}, '"source_blocks" is for copy, not for write'),
+        ({"operation": "flush", "blocks": 3}, '"blocks" is for read, write and copy, not for flush'),
+        ({"operation": "reset", "at_byte": 3}, '"at_byte" is for read, write and copy, not for reset'),
+        ({"at_byte": -1}, '"at_byte" is -1: it must be 0 to'),
+        ({"probability": 0}, '"probability" is 0: it must be above 0, and 1 at most'),
+        ({"probability": 1.5}, '"probability" is 1.5: it must be above 0'),
+        ({"probability": True}, '"probability" is True: it must be'),
+        ({"seed": 5}, '"seed" means nothing without "probability" or "distribution"'),
+        ({"name": "a\nb"}, """"name" is 'a\\nb': one line of at most 1000 characters"""),
+        ({"from_milliseconds": -5}, '"from_milliseconds" is -5'),
+        ({"effect": "stuck", "milliseconds": 5}, '"milliseconds" means nothing to the effect stuck'),
+        ({"effect": "delay", "milliseconds": 5, "max_milliseconds": 9}, '"max_milliseconds" means nothing to a delay'),
+        (
+            {"effect": "delay", "milliseconds": 5, "distribution": "uniform", "max_milliseconds": 4},
+            '"max_milliseconds" is 4: it must be at least "milliseconds"',
+        ),
+        (
+            {"effect": "delay", "milliseconds": 5, "distribution": "normal"},
+            """"distribution" is 'normal'; known are fixed, uniform, exponential""",
+        ),
     ],
 )
 def test_a_wrong_field_is_named(change: dict[str, object], words: str) -> None:

@@ -51,6 +51,7 @@ PURE = {
     "errors",
     "fs.access",
     "fs.describe",
+    "fs.explain",
     "fs.layout",
     "fs.superblock",
     "testing.calls",

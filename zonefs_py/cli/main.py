@@ -19,6 +19,8 @@ COMMANDS = {
     "umount": ("zonefs_py.cli.umount", "Unmount a device."),
     "report": ("zonefs_py.cli.report", "List the zones of a device."),
     "info": ("zonefs_py.cli.info", "Show geometry, limits, format and mount of a device."),
+    "ctl": ("zonefs_py.cli.ctl", "Look at and steer a mount in use."),
+    "fault": ("zonefs_py.cli.fault", "Add, list and remove faults of a mount in use."),
     "limits": ("zonefs_py.cli.limits", "Show or set the limits of a mount's copy path."),
     "blkcopy": ("zonefs_py.cli.blkcopy", "Copy ranges of an unmounted device to one place of it."),
     "copy": ("zonefs_py.cli.copy", "Copy files into zone files, out of them, or between them."),

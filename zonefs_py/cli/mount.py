@@ -66,6 +66,7 @@ def mount(
     and for FUSE:
       allow_other, noallow_other   other users may use the mount (root's: yes, others': no)
       passthrough=auto|on|off   the kernel serves reads from the zones' files itself: if it can, or must, or not
+      explain          log every refusal, with its rule and what to do instead
       allow_root, log=FILE, nosuid, nodev, noexec and other flags of mount(8)
     """
     return run_mount(MountCommand(device, mountpoint, ",".join(options), log_file, foreground, log_level))
@@ -106,7 +107,8 @@ def serve_mount(command: MountCommand, request: MountRequest, say_ready: Callabl
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    filesystem = open_filesystem(command.device, request.filesystem)
+    filesystem = open_filesystem(command.device, request.filesystem, faults=True)
+    filesystem.refusals.logs = request.fuse.explain
     control: list[server.ControlServer] = []
 
     def options() -> str:
@@ -234,5 +236,5 @@ def _check_remount(named: MountRequest, entry: MountEntry) -> None:
     allow_other = named.fuse.allow_other
     if allow_other is not None and allow_other != ("allow_other" in entry.options):
         raise UserError("allow_other and noallow_other cannot be changed by a remount: unmount, and mount again")
-    if named.fuse.allow_root or named.log_file is not None:
-        raise UserError("allow_root and log cannot be changed by a remount: unmount, and mount again")
+    if named.fuse.allow_root or named.fuse.explain or named.log_file is not None:
+        raise UserError("allow_root, explain and log cannot be changed by a remount: unmount, and mount again")

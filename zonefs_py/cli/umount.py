@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 
@@ -24,6 +25,7 @@ def umount(mountpoint: str, lazy: bool) -> None:
     """Unmount what is mounted at the directory DIR.
 
     Returns when everything is on the device and the device is free again. A mount whose daemon has died is cleaned up.
+    Calls that are stuck by a fault fail first: who waits for them must be able to let go of the mount.
     """
     entry = find_mount(mountpoint)
     if entry is None:
@@ -34,6 +36,8 @@ def umount(mountpoint: str, lazy: bool) -> None:
         clean_up(entry)
         return
     daemon = _open_daemon(entry)
+    with contextlib.suppress(MountError):
+        ask_daemon(entry, {"request": "release-stuck", "fail": True})
     try:
         unmount(entry, lazy=lazy)
         if daemon is not None and not lazy:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from pathlib import Path
 from typing import NamedTuple
+
+from zonefs_py.config import FILESYSTEM_TYPE
+from zonefs_py.device.stack_spec import device_paths, parse_spec
+from zonefs_py.errors import UserError
 
 _ESCAPE = re.compile(rb"\\([0-7]{3})")
 
@@ -54,3 +59,21 @@ def find_mount(mountpoint: str) -> MountEntry | None:
     real = os.path.realpath(mountpoint)
     found = [entry for entry in list_mounts() if entry.mountpoint == real]
     return found[-1] if found else None
+
+
+def find_mounts_of(device: str) -> list[MountEntry]:
+    """Return the mounts of ours of *device*: the text of a stack, or the path of a device, also as a part of one."""
+    wanted = _identities(device)
+    ours = (entry for entry in list_mounts() if entry.type == FILESYSTEM_TYPE)
+    return [entry for entry in ours if entry.source == device or wanted & _identities(entry.source)]
+
+
+def _identities(device: str) -> set[tuple[int, int]]:
+    """The device and inode numbers of the directories that *device* is made of, as far as they can be looked at."""
+    found = set()
+    with contextlib.suppress(UserError):
+        for path in device_paths(parse_spec(device)):
+            with contextlib.suppress(OSError):
+                status = os.stat(path)
+                found.add((status.st_dev, status.st_ino))
+    return found

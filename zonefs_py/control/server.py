@@ -13,6 +13,7 @@ import os
 import platform
 import socket
 import socketserver
+import struct
 import threading
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -21,6 +22,7 @@ from typing import Any, ClassVar
 
 from zonefs_py import __version__
 from zonefs_py.config import FILESYSTEM_TYPE, ErrorsPolicy
+from zonefs_py.control import live
 from zonefs_py.control.mounts import MountEntry, find_mount
 from zonefs_py.control.socket_path import make_runtime_directory, socket_path, sockets_locked
 from zonefs_py.errors import MountError, UserError, ZonefsError
@@ -39,6 +41,9 @@ log = logging.getLogger(__name__)
 
 MAX_REQUEST_SIZE = 16 * 1024 * 1024
 IDLE_SECONDS = 60.0
+
+_CREDENTIALS = struct.Struct("3i")
+"""struct ucred: pid, uid, gid; see unix(7)."""
 
 _POLICIES = {policy.value: policy for policy in ErrorsPolicy}
 _FORCED = {CONDITION_NAMES[condition]: condition for condition in (ZoneCondition.READONLY, ZoneCondition.OFFLINE)}
@@ -60,12 +65,20 @@ class Control:
         """Return the answer to *request*, a decoded JSON value. Never raises for anything a client can send."""
         try:
             name = request.get("request") if isinstance(request, dict) else None
+            if isinstance(name, str) and name in live.REQUESTS:
+                return {"ok": True, "result": live.REQUESTS[name](self._fs, request)}
             handler = self.REQUESTS.get(name) if isinstance(name, str) else None
             if handler is None:
-                raise UserError(f"unknown request {str(name)[:40]!r}; known are {', '.join(sorted(self.REQUESTS))}")
+                known = ", ".join(sorted([*self.REQUESTS, *live.REQUESTS]))
+                raise UserError(f"unknown request {str(name)[:40]!r}; known are {known}")
             return {"ok": True, "result": handler(self, request)}
         except ZonefsError as exc:
             return {"ok": False, "error": str(exc), "errno": exc.errno_name}
+        except Exception:
+            # A bug of ours. It must not leave a client without an answer, nor the daemon with less threads.
+            log.exception("bug: a control request failed")
+            error = ZonefsError("a bug of zonefs-py; its log has the rest")
+            return {"ok": False, "error": str(error), "errno": error.errno_name}
 
     def _ping(self, request: dict[str, Any]) -> dict[str, Any]:
         options = self._fs.options
@@ -165,6 +178,12 @@ class _Connection(socketserver.StreamRequestHandler):
     def handle(self) -> None:
         server = self.server
         assert isinstance(server, ControlServer)
+        # The modes of the socket and its directory keep others out; who was let in by mistake is not served either.
+        credentials = self.request.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        _, user, _ = _CREDENTIALS.unpack(credentials)
+        if user not in (0, os.geteuid()):
+            log.warning("control connection of user %d refused", user)
+            return
         try:
             while line := self.rfile.readline(MAX_REQUEST_SIZE):
                 self.wfile.write(json.dumps(server.answer_line(line)).encode() + b"\n")

@@ -179,6 +179,17 @@ class ZonedDevice(ABC):
         """Do `force_conditions` to one zone."""
         self.force_conditions([number], condition)
 
+    def abandon(self) -> None:  # noqa: B027  (not abstract: few devices make anybody wait)
+        """Fail calls that wait until somebody lets them go on, now and later: the device's user is about to end."""
+
+    def watch_stuck(  # noqa: B027  (not abstract: as `abandon`)
+        self, watcher: Callable[[bool], None] | None
+    ) -> None:
+        """Have *watcher* called with True before a call waits until somebody lets it go on, with False afterwards.
+
+        It is called in the thread of that call, and must not wait itself. There is one watcher; None: no more.
+        """
+
     def power_cut(self, keep: Keep) -> PowerCut:
         """Lose power, and with it what was not flushed, but for what *keep* says; every call then fails.
 

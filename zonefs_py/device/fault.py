@@ -1,7 +1,7 @@
 """A device that misbehaves as a list of rules says, over one that does not: what dm-flakey is for the kernel.
 
-What a rule is stands in `fault_rules`. Nothing here is random and nothing depends on time: the same calls meet the same
-faults, so that a failure replays.
+What a rule is stands in `fault_rules`. Unless a rule asks for it, nothing depends on time; what looks random comes from
+a seed. So the same calls meet the same faults, and a failure replays.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 from zonefs_py.device.base import ZonedDevice
 from zonefs_py.device.copy_command import cut, part_of, total_length
-from zonefs_py.device.fault_rules import ERRORS, FATES, Effect, FaultRule, Operation, has_delay
+from zonefs_py.device.fault_rules import ERRORS, FATES, WAITING, Call, Effect, FaultRule, Operation, Span, any_waits
+from zonefs_py.device.fault_waiting import StuckCall, StuckCalls
 from zonefs_py.device.power_cut import Keep, PowerCut
 from zonefs_py.errors import DeviceError, TableChanged, UserError
 from zonefs_py.units import MIB, is_aligned, round_down
@@ -34,8 +35,21 @@ _MANAGEMENT = {
 _CONDITIONS = {Effect.READONLY: ZoneCondition.READONLY, Effect.OFFLINE: ZoneCondition.OFFLINE}
 _EXTERNAL_OPS = {Effect.EXTERNAL_RESET: ZoneOp.RESET, Effect.EXTERNAL_FINISH: ZoneOp.FINISH}
 
-_Span = tuple[int, int]
-"""First and last zone of a call."""
+_PASSED_DOWN = (
+    "report_zones",
+    "read",
+    "read_into",
+    "read_into_now",
+    "write",
+    "write_bytes",
+    "zone_mgmt",
+    "flush",
+    "can_copy",
+    "copy",
+    "copy_waits",
+    "copy_out",
+)
+"""The calls that are the device's below while there is no rule."""
 
 
 class RuleStatus(NamedTuple):
@@ -51,16 +65,21 @@ class RuleStatus(NamedTuple):
 class _Entry:
     number: int
     rule: FaultRule
+    added: float
     matched: int = 0
     fired: int = 0
+    moved: int = 0
+    """Bytes that matching calls have moved."""
 
 
 class _Firing(NamedTuple):
-    """A rule that strikes a call, and the first zone that it has to do with."""
+    """A rule that strikes a call as its *matched* th one, where, and the first zone that it has to do with."""
 
     number: int
     rule: FaultRule
     zone: int
+    position: int
+    matched: int
 
 
 class FaultDevice(ZonedDevice):
@@ -82,30 +101,52 @@ class FaultDevice(ZonedDevice):
         name: str | None = None,
         *,
         waits: bool = False,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """*waits* lets rules with a delay be added later on. *sleep* takes seconds.
+        """*waits* lets rules that make calls wait be added later on. *sleep* and *clock* are about seconds.
 
-        Raises UserError if a rule is about zones that there are not; the device is then still the caller's.
+        Raises UserError if a rule is about zones or blocks that there are not; the device is then still the caller's.
         """
         rules = list(rules)
-        for number, rule in enumerate(rules, start=1):
-            try:
-                rule.check_zones(device.info.nr_zones)
-            except UserError as exc:
-                raise UserError(f"rule {number}: {exc}") from None
         self._device = device
-        self._sleep = sleep
-        self._lock = threading.Lock()
-        """Guards the list, the counters in it, and the next number. Never held while the device below works."""
-        self._entries = [_Entry(number, rule) for number, rule in enumerate(rules, start=1)]
-        self._next_number = len(rules) + 1
         self._info = replace(
             device.info,
             kind="fault",
             name=name or f"fault:{device.info.name}",
-            waits=device.info.waits or waits or has_delay(rules),
+            waits=device.info.waits or waits or any_waits(rules),
         )
+        _check_rules(rules, self._info, numbered=True)
+        self._stuck = StuckCalls(clock)
+        self._sleep = sleep or self._stuck.sleep
+        self._clock = clock
+        self._lock = threading.Lock()
+        """Guards the list, the counters in it, and the next number. Never held while the device below works."""
+        now = clock()
+        self._entries = [_Entry(number, rule, now) for number, rule in enumerate(rules, start=1)]
+        self._next_number = len(rules) + 1
+        self._withdrawn: Callable[[Iterable[int]], None] | None = None
+        self._pass_down()
+
+    @classmethod
+    def over(cls, device: ZonedDevice) -> FaultDevice:
+        """Return a device to which faults can be added: *device*, if it is one, or one over it that looks the same."""
+        if isinstance(device, FaultDevice):
+            return device
+        faulty = cls(device, name=device.info.name)
+        faulty._info = device.info
+        return faulty
+
+    def _pass_down(self) -> None:
+        """Without rules, make the calls those of the device below, so that nothing is between; with rules, undo that.
+
+        Calls that have begun end as they began.
+        """
+        for name in _PASSED_DOWN:
+            if self._entries:
+                self.__dict__.pop(name, None)
+            else:
+                self.__dict__[name] = getattr(self._device, name)
 
     @property
     def info(self) -> DeviceInfo:
@@ -124,57 +165,150 @@ class FaultDevice(ZonedDevice):
             return [RuleStatus(entry.number, entry.rule, entry.matched, entry.fired) for entry in self._entries]
 
     def add_rule(self, rule: FaultRule) -> int:
-        """Put *rule* behind the others; return its number. It counts calls from now on.
+        """Put *rule* behind the others; return its number. It counts calls from now on. Raises as `add_rules`."""
+        return self.add_rules([rule])[0]
 
-        Raises UserError if it is about zones that there are not, and for a delay if the device's user was told that
-        it never waits (``info.waits``).
+    def add_rules(self, rules: Sequence[FaultRule]) -> list[int]:
+        """Put *rules* behind the others, all at once; return their numbers. They count calls from now on.
+
+        Raises UserError, with nothing changed, if one is about zones or blocks that there are not, and for one that
+        makes calls wait if the device's user was told that it never waits (``info.waits``, `let_wait`).
         """
-        rule.check_zones(self._info.nr_zones)
-        if rule.effect is Effect.DELAY and not self._info.waits:
-            raise UserError("a rule with a delay must be there when the device is opened")
+        _check_rules(rules, self._info, numbered=len(rules) > 1)
+        if any_waits(rules) and not self._info.waits:
+            raise UserError("a rule that makes calls wait must be there when the device is opened")
         with self._lock:
-            number = self._next_number
-            self._next_number += 1
-            self._entries.append(_Entry(number, rule))
-            return number
+            first = self._next_number
+            self._next_number += len(rules)
+            now = self._clock()
+            self._entries += [_Entry(number, rule, now) for number, rule in enumerate(rules, start=first)]
+            self._pass_down()
+        # Reads of these zones must come to us from now on.
+        struck = {number for rule in rules if rule.strikes_reads for number in self._zones_of(rule)}
+        if struck and self._withdrawn is not None:
+            self._withdrawn(sorted(struck))
+        return list(range(first, first + len(rules)))
 
     def remove_rule(self, number: int) -> RuleStatus:
-        """Take away rule *number* and return it with its counters. Raises UserError if there is none."""
-        with self._lock:
-            for index, entry in enumerate(self._entries):
-                if entry.number == number:
-                    del self._entries[index]
-                    return RuleStatus(number, entry.rule, entry.matched, entry.fired)
-        raise UserError(f"there is no rule {number}")
+        """Take away rule *number* and return it with its counters. Raises UserError if there is none.
 
-    def _firing(self, operation: Operation, zones: _Span, source_zones: Sequence[_Span] = ()) -> list[_Firing]:
+        Calls that are stuck by it go on.
+        """
+        return self.remove_rules([number])[0]
+
+    def remove_rules(self, numbers: Sequence[int] | None = None) -> list[RuleStatus]:
+        """Take away the rules *numbers*, or all; return them with their counters. Raises UserError, nothing changed.
+
+        Calls that are stuck by them go on.
+        """
+        with self._lock:
+            by_number = {entry.number: entry for entry in self._entries}
+            wanted = list(by_number) if numbers is None else list(dict.fromkeys(numbers))
+            for number in wanted:
+                if number not in by_number:
+                    raise UserError(f"there is no rule {number}")
+            self._entries = [entry for entry in self._entries if entry.number not in wanted]
+            self._pass_down()
+            removed = [by_number[number] for number in wanted]
+        if wanted:
+            self.release(wanted)
+        return [RuleStatus(entry.number, entry.rule, entry.matched, entry.fired) for entry in removed]
+
+    def let_wait(self, waits: bool) -> None:
+        """Say whether rules that make calls wait are allowed from now on; ``info.waits`` tells.
+
+        Only for who can tell the device's user. Raises UserError for False while there are such rules.
+        """
+        with self._lock:
+            if not waits and any(entry.rule.waits for entry in self._entries):
+                raise UserError("there are rules that make calls wait")
+            self._info = replace(self._info, waits=waits or self._device.info.waits)
+
+    def _zones_of(self, rule: FaultRule) -> range:
+        first, last = rule.zones or (0, self._info.nr_zones - 1)
+        if rule.blocks is not None:
+            per_zone = self._info.zone_size // self._info.block_size
+            first, last = max(first, rule.blocks[0] // per_zone), min(last, rule.blocks[1] // per_zone)
+        return range(first, last + 1)
+
+    # Passthrough: see ZonedDevice
+
+    def backing_descriptor(self, number: int) -> int | None:
+        with self._lock:
+            rules = [entry.rule for entry in self._entries]
+        if any(rule.strikes_reads and number in self._zones_of(rule) for rule in rules):
+            return None
+        return self._device.backing_descriptor(number)
+
+    def watch_backing(self, withdrawn: Callable[[Iterable[int]], None] | None) -> None:
+        self._withdrawn = withdrawn
+        self._device.watch_backing(withdrawn)
+
+    # Calls that wait
+
+    @property
+    def stuck(self) -> list[StuckCall]:
+        """The calls that are stuck now, the longest first."""
+        return self._stuck.calls
+
+    def release(self, numbers: Iterable[int] | None = None, *, fail: bool = False) -> int:
+        """Let calls that are stuck by the rules *numbers* (None: any) go on, or *fail*; return how many there were.
+
+        The rules stay, and hold the next call.
+        """
+        return self._stuck.release(numbers, fail=fail)
+
+    def abandon(self) -> None:
+        """Make nobody wait any more: stuck calls fail, and so do those that would get stuck; delays are over."""
+        self._stuck.abandon()
+        self._device.abandon()
+
+    def watch_stuck(self, watcher: Callable[[bool], None] | None) -> None:
+        self._stuck.watcher = watcher
+        self._device.watch_stuck(watcher)
+
+    def _firing(self, call: Call) -> list[_Firing]:
         """Count the call, and return what strikes it."""
         if not self._entries:
             return []
         with self._lock:
-            due = []
-            for entry in self._entries:
-                if entry.rule.matches(operation, zones, source_zones):
-                    entry.matched += 1
-                    if entry.rule.is_due(entry.matched, entry.fired):
-                        due.append(entry)
-            firing = [
-                _Firing(entry.number, entry.rule, max(zones[0], entry.rule.zones[0] if entry.rule.zones else 0))
-                for entry in _struck_by(due)
-            ]
-        for number, rule, zone in firing:
-            log.info("zone %d: rule %d (%s) strikes a %s", zone, number, rule.effect.value, operation.value)
-        return firing
+            due = [firing for entry in self._entries if (firing := self._due(entry, call)) is not None]
+            struck = _struck_by(due)
+            by_number = {entry.number: entry for entry in self._entries}
+            for firing in struck:
+                by_number[firing.number].fired += 1
+        for one in struck:
+            log.info("zone %d: rule %d (%s) strikes a %s", one.zone, one.number, _label(one.rule), call.operation.value)
+        return struck
+
+    def _due(self, entry: _Entry, call: Call) -> _Firing | None:
+        """Count *call* for one rule, and return how it is due to strike it; None if it is not."""
+        rule = entry.rule
+        if not rule.matches(call) or self._clock() - entry.added < rule.from_milliseconds / 1000:
+            return None
+        before = entry.moved
+        entry.moved += call.length
+        if rule.at_byte is not None and entry.moved <= rule.at_byte:
+            return None
+        entry.matched += 1
+        if not rule.is_due(entry.matched, entry.fired):
+            return None
+        zone = max(call.zones[0], rule.zones[0] if rule.zones else 0)
+        position = rule.position(call, before, self._info.block_size)
+        return _Firing(entry.number, rule, zone, position, entry.matched)
 
     # What rules do
 
     def _strike(self, firing: _Firing, what: str) -> None:
         """Do what the rule says, unless that is about data. Raises DeviceError if the call is to fail."""
-        number, rule, zone = firing
+        number, rule, zone = firing[:3]
         if rule.effect is Effect.FAIL:
-            raise ERRORS[rule.error](f"zone {zone}: {what} fails by rule {number}")
-        if rule.effect is Effect.DELAY:
-            self._sleep(rule.milliseconds / 1000)
+            raise ERRORS[rule.error](f"zone {zone}: {what} fails by rule {_numbered(firing)}")
+        if rule.effect in WAITING:
+            if rule.effect is Effect.DELAY:
+                self._sleep(rule.delay(firing.matched))
+            else:
+                self._stuck.hold(number, zone, what)
             return
         target = zone if rule.target is None else rule.target
         try:
@@ -206,9 +340,15 @@ class FaultDevice(ZonedDevice):
             raise ValueError(f"zone {number} of {self._info.nr_zones}")
         return zones[0]
 
-    def _span(self, offset: int, length: int) -> _Span:
+    def _span(self, offset: int, length: int) -> Span:
         size = self._info.zone_size
         return offset // size, max(offset, offset + length - 1) // size
+
+    def _blocks(self, offset: int, length: int) -> Span:
+        return offset // self._info.block_size, (offset + length - 1) // self._info.block_size
+
+    def _transfer(self, operation: Operation, offset: int, length: int) -> Call:
+        return Call(operation, self._span(offset, length), self._blocks(offset, length), length)
 
     def _is_request(self, offset: int, length: int) -> bool:
         """Whether the span is one that a device takes. Where it is not, that is the caller's bug, and no fault."""
@@ -233,30 +373,27 @@ class FaultDevice(ZonedDevice):
 
     def report_zones(self, start: int = 0, count: int | None = None) -> list[Zone]:
         last = self._info.nr_zones - 1 if count is None else max(start, start + count - 1)
-        self._strike_all(self._firing(Operation.REPORT, (start, last)), "report")
+        self._strike_all(self._firing(Call(Operation.REPORT, (start, last))), "report")
         return self._device.report_zones(start, count)
 
     def read(self, offset: int, length: int) -> bytes:
         if not self._is_request(offset, length):
             return self._device.read(offset, length)
-        firing = self._firing(Operation.READ, self._span(offset, length))
+        firing = self._firing(self._transfer(Operation.READ, offset, length))
         self._strike_all(firing, f"read of {length} bytes")
         return _flipped(firing, self._device.read(offset, length))
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
-        if self._entries:
-            buffer[:] = self.read(offset, len(buffer))
-        else:
-            self._device.read_into(offset, buffer)
+        buffer[:] = self.read(offset, len(buffer))
 
     def zone_mgmt(self, op: ZoneOp, number: int) -> None:
         operation = _MANAGEMENT[op]
-        if not self._strike_all(self._firing(operation, (number, number)), operation.value):
+        if not self._strike_all(self._firing(Call(operation, (number, number))), operation.value):
             self._device.zone_mgmt(op, number)
 
     def flush(self, number: int | None = None) -> None:
         span = (0, self._info.nr_zones - 1) if number is None else (number, number)
-        if not self._strike_all(self._firing(Operation.FLUSH, span), "flush"):
+        if not self._strike_all(self._firing(Call(Operation.FLUSH, span)), "flush"):
             self._device.flush(number)
 
     # Calls that can stop in the middle
@@ -265,7 +402,7 @@ class FaultDevice(ZonedDevice):
         view = memoryview(data)
         firing = []
         if self._is_request(offset, len(view)):
-            firing = self._firing(Operation.WRITE, self._span(offset, len(view)))
+            firing = self._firing(self._transfer(Operation.WRITE, offset, len(view)))
         if not firing or self._is_refused_whole(offset, len(view)):
             self._device.write(offset, data)
             return
@@ -290,8 +427,13 @@ class FaultDevice(ZonedDevice):
         if generation not in (None, self.generation):
             raise TableChanged(f"{self._info.name}: the copy was planned under another table")
         destination, length = ranges[0].destination, total_length(ranges)
-        sources = [self._span(source, size) for source, _, size in ranges]
-        firing = self._firing(Operation.COPY, self._span(destination, length), sources)
+        call = self._transfer(Operation.COPY, destination, length)
+        firing = self._firing(
+            call._replace(
+                source_zones=[self._span(source, size) for source, _, size in ranges],
+                source_blocks=[self._blocks(source, size) for source, _, size in ranges],
+            )
+        )
         if not firing or self._is_refused_whole(destination, length):
             self._device.copy(ranges, method, generation)
             return
@@ -315,10 +457,12 @@ class FaultDevice(ZonedDevice):
         """Transfer *length* bytes, stopping where rules strike. ``completed`` of a DeviceError is that of a copy."""
         done = 0
         for one in firing:
-            position = min(round_down(one.rule.after, self._info.block_size), length)
+            position = min(round_down(one.position, self._info.block_size), length)
             done = _transfer_to(position, done, transfer)
             if one.rule.effect is Effect.SHORT:
-                short = ERRORS[one.rule.error](f"zone {one.zone}: {what} stops short after {done} by rule {one.number}")
+                short = ERRORS[one.rule.error](
+                    f"zone {one.zone}: {what} stops short after {done} by rule {_numbered(one)}"
+                )
                 short.completed = done
                 raise short
             self._strike(one, what)
@@ -362,15 +506,31 @@ class FaultDevice(ZonedDevice):
         self._device.close()
 
 
-def _struck_by(due: Sequence[_Entry]) -> list[_Entry]:
-    """Which of the *due* rules strike a call, in the order in which they do; counts them."""
-    fate = next((entry for entry in due if entry.rule.effect in FATES), None)
-    struck = [entry for entry in due if entry is fate or entry.rule.effect not in FATES]
+def _check_rules(rules: Sequence[FaultRule], info: DeviceInfo, *, numbered: bool) -> None:
+    """Raise UserError about the first of *rules* that does not fit the device, with its place among them if told to."""
+    for number, rule in enumerate(rules, start=1):
+        try:
+            rule.check_zones(info.nr_zones)
+            rule.check_blocks(info.size // info.block_size)
+        except UserError as exc:
+            raise UserError(f"rule {number}: {exc}" if numbered else str(exc)) from None
+
+
+def _label(rule: FaultRule) -> str:
+    return f"{rule.effect.value}: {rule.name}" if rule.name else rule.effect.value
+
+
+def _numbered(firing: _Firing) -> str:
+    return f"{firing.number} ({firing.rule.name})" if firing.rule.name else str(firing.number)
+
+
+def _struck_by(due: Sequence[_Firing]) -> list[_Firing]:
+    """Which of those that are *due* strike a call, in the order in which they do."""
+    fate = next((one for one in due if one.rule.effect in FATES), None)
+    struck = [one for one in due if one is fate or one.rule.effect not in FATES]
     if fate is not None and fate.rule.effect in (Effect.FAIL, Effect.SHORT):
-        struck = [entry for entry in struck if entry.rule.after <= fate.rule.after]
-    for entry in struck:
-        entry.fired += 1
-    return sorted(struck, key=lambda entry: (entry.rule.after, entry is fate))
+        struck = [one for one in struck if one.position <= fate.position]
+    return sorted(struck, key=lambda one: (one.position, one is fate))
 
 
 def _transfer_to(position: int, done: int, transfer: Callable[[int, int], None]) -> int:

@@ -83,6 +83,7 @@ class LinearDevice(ZonedDevice):
         self._info = self._make_info(name)
         self._closed = False
         self._withdrawn: Callable[[Iterable[int]], None] | None = None
+        self._stuck_watcher: Callable[[bool], None] | None = None
 
     def _make_info(self, name: str | None) -> DeviceInfo:
         table = self._table
@@ -145,6 +146,7 @@ class LinearDevice(ZonedDevice):
             unused = [device for device in old.devices if device not in table.devices]
         for device in unused:
             device.watch_backing(None)
+            device.watch_stuck(None)
         if self._withdrawn is not None:
             self._withdrawn(range(table.nr_zones))
         return unused
@@ -263,6 +265,7 @@ class LinearDevice(ZonedDevice):
         for device in self._table.devices:
             watch = None if self._withdrawn is None else functools.partial(self._withdraw_of, device)
             device.watch_backing(watch)
+            device.watch_stuck(self._stuck_watcher)
 
     def _withdraw_of(self, device: ZonedDevice, theirs: Iterable[int]) -> None:
         """Pass on which zones of *device* are withdrawn, as far as they are zones of ours."""
@@ -357,6 +360,15 @@ class LinearDevice(ZonedDevice):
             for device, those in by_device.items():
                 with _naming(device):
                     device.force_conditions(those, condition)
+
+    def abandon(self) -> None:
+        # Not through the gate: it may be held by a call that waits.
+        for device in self._table.devices:
+            device.abandon()
+
+    def watch_stuck(self, watcher: Callable[[bool], None] | None) -> None:
+        self._stuck_watcher = watcher
+        self._watch_parts()
 
     def close(self) -> None:
         """Close all parts, also when closing one of them fails."""

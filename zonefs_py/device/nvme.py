@@ -185,6 +185,12 @@ class NvmeDevice(ZonedDevice):
     def force_conditions(self, numbers: Iterable[int], condition: ZoneCondition | None) -> None:
         self._below.force_conditions(numbers, condition)
 
+    def abandon(self) -> None:
+        self._below.abandon()
+
+    def watch_stuck(self, watcher: Callable[[bool], None] | None) -> None:
+        self._below.watch_stuck(watcher)
+
     def power_cut(self, keep: Keep) -> PowerCut:
         return self._below.power_cut(keep)
 

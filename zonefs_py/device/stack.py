@@ -10,7 +10,7 @@ from zonefs_py.device.base import ZonedDevice
 from zonefs_py.device.blockdev import is_block_device, open_block_device
 from zonefs_py.device.directory import open_device
 from zonefs_py.device.fault import FaultDevice
-from zonefs_py.device.fault_rules import FaultRule, parse_rules
+from zonefs_py.device.fault_rules import FaultRule, Scenario, parse_scenario
 from zonefs_py.device.host_files import read_small_file
 from zonefs_py.device.linear import LinearDevice
 from zonefs_py.device.linear_table import Slice
@@ -135,7 +135,12 @@ def _slices(part: PartSpec, opened: contextlib.ExitStack, *, read_only: bool) ->
 
 
 def read_rules(path: str) -> list[FaultRule]:
-    """Return the rules in the file *path*. Raises UserError that names the file, the rule and the field."""
+    """Return the rules in the file *path*. Raises UserError as `read_scenario` does."""
+    return list(read_scenario(path).rules)
+
+
+def read_scenario(path: str) -> Scenario:
+    """Return what the rule file *path* says. Raises UserError that names the file, the rule and the field."""
     try:
         content = read_small_file(path, MAX_RULES_SIZE)
     except OSError as exc:
@@ -143,6 +148,6 @@ def read_rules(path: str) -> list[FaultRule]:
     if content is None:
         raise UserError(f"rule file {path}: not a regular file of at most {MAX_RULES_SIZE} bytes")
     try:
-        return parse_rules(content)
+        return parse_scenario(content)
     except UserError as exc:
         raise UserError(f"{path}: {exc}") from None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from zonefs_py.device.base import ZonedDevice
@@ -431,6 +431,13 @@ class WriteCacheDevice(ZonedDevice):
                 self._start()
                 self._conditions.power_cycle()
                 self._powered = True
+
+    def abandon(self) -> None:
+        # Not under the lock: a call that waits below may hold it.
+        self._device.abandon()
+
+    def watch_stuck(self, watcher: Callable[[bool], None] | None) -> None:
+        self._device.watch_stuck(watcher)
 
     def close(self) -> None:
         with self._lock:

@@ -75,8 +75,19 @@ class Readings:
 
     def __init__(self) -> None:
         self._ended = threading.Condition()
-        """Guards the count. Taken after the locks of files; nothing is taken while it is held."""
+        """Guards the counts. Taken after the locks of files; nothing is taken while it is held."""
         self._count: Counter[int] = Counter()
+        self._awaited: Counter[int] = Counter()
+        """How many wait for the readings of a file to end, by its number."""
+
+    def wait_for_turn(self, files: Collection[ZoneFile]) -> None:
+        """Let those go first who wait until nobody reads from *files*. No lock of a file may be held.
+
+        Otherwise copies of which each begins before the last one ends would keep a reset waiting for ever.
+        """
+        numbers = {file.number for file in files}
+        with self._ended:
+            self._ended.wait_for(lambda: not any(self._awaited[number] for number in numbers))
 
     @contextlib.contextmanager
     def of(self, files: Collection[ZoneFile]) -> Iterator[None]:
@@ -94,12 +105,27 @@ class Readings:
     @contextlib.contextmanager
     def none_of(self, file: ZoneFile) -> Iterator[None]:
         """Hold the lock of *file* at a time when nobody reads from it."""
+        with self._ended:
+            self._awaited[file.number] += 1
+        try:
+            self._lock_unread(file)
+        finally:
+            with self._ended:
+                self._awaited[file.number] -= 1
+                self._awaited += Counter()
+                self._ended.notify_all()
+        try:
+            yield
+        finally:
+            file.lock.release()
+
+    def _lock_unread(self, file: ZoneFile) -> None:
         while True:
-            with file.lock:
-                # Readings begin with the lock held.
-                if not self._count[file.number]:
-                    yield
-                    return
+            file.lock.acquire()
+            # Readings begin with the lock held.
+            if not self._count[file.number]:
+                return
+            file.lock.release()
             with self._ended:
                 self._ended.wait_for(lambda: not self._count[file.number])
 

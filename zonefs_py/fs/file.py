@@ -58,6 +58,8 @@ class ZoneFile(Inode):
     __slots__ = (
         "active",
         "block_size",
+        "bytes_read",
+        "bytes_written",
         "capacity",
         "explicitly_open",
         "index",
@@ -65,10 +67,12 @@ class ZoneFile(Inode):
         "nr_zones",
         "offline",
         "readonly",
+        "reads",
         "sequential",
         "size",
         "start",
         "write_opens",
+        "writes",
         "zone_size",
     )
 
@@ -100,6 +104,7 @@ class ZoneFile(Inode):
         self.explicitly_open = False
         self.active = False
         self.write_opens = 0
+        self.reads = self.bytes_read = self.writes = self.bytes_written = 0
         if self.offline:
             self.size = 0
         if self.offline or self.readonly:

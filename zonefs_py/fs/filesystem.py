@@ -32,14 +32,19 @@ from zonefs_py.errors import (
     NotADirectory,
     NotPermitted,
     ReadOnlyFilesystem,
+    UserError,
+    ZonefsError,
 )
 from zonefs_py.fs.access import READ, ROOT, SEARCH, Caller, permits
+from zonefs_py.fs.activity import Activity, ActivityCounters
 from zonefs_py.fs.attributes import AttributeChanges, Attributes, DirectoryEntry, FilesystemStatistics
 from zonefs_py.fs.copying import FileCopier, Locks, RangesCopied, Source
+from zonefs_py.fs.explain import FileState
 from zonefs_py.fs.file import PERMISSION_BITS, WRITE_BITS, Inode, ZoneFile
 from zonefs_py.fs.mount import Mount, SequentialFileCounters
 from zonefs_py.fs.partial_blocks import read_bytes, read_bytes_now
 from zonefs_py.fs.recovery import Verdict
+from zonefs_py.fs.refusals import Refusal, RefusalLog
 from zonefs_py.fs.repair import Repair
 from zonefs_py.fs.superblock import SUPERBLOCK_SIZE, Superblock
 from zonefs_py.fs.tree import Directory, Tree
@@ -102,8 +107,13 @@ class Filesystem:
         """Open files. Single operations on a dict are atomic, and a handle belongs to one caller."""
         self._next_handle = itertools.count(1)
         self._closed = False
+        self._activity = Activity()
+        self.refusals = RefusalLog(clock)
+        """What was refused to who uses the mount: `note_refusal` fills it."""
+        self.on_waits: Callable[[bool], None] | None = None
+        """Called before calls of the device may begin to wait (True), or after they no longer can (False)."""
         self.on_change: Callable[[int], None] | None = None
-        """Called, with no lock held, with the number of an inode that an error has changed."""
+        """Called, with no lock held, with the number of an inode that an error or `manage_zone` has changed."""
         self.on_withdrawn: Callable[[int], None] | None = None
         """Called, with no lock held and in any thread, with the number of an inode whose file from
         `backing_descriptor` may be that no more. So may be those of inodes that `on_change` is called for."""
@@ -143,6 +153,26 @@ class Filesystem:
     def counters(self) -> SequentialFileCounters:
         """The numbers of write-open and active sequential files, and their limits."""
         return self._mount.counters
+
+    @property
+    def activity(self) -> ActivityCounters:
+        """What was done through the file system since it was mounted, in numbers."""
+        return self._activity.counters(self._tree.files())
+
+    @property
+    def nr_handles(self) -> int:
+        """How many files are open now."""
+        return len(self._handles)
+
+    @property
+    def used(self) -> int:
+        """Bytes that are data, over all files."""
+        return self._mount.used
+
+    @property
+    def capacity(self) -> int:
+        """Bytes that all files together can hold."""
+        return self._tree.capacity
 
     @property
     def root(self) -> int:
@@ -332,8 +362,57 @@ class Filesystem:
                 else:
                     file.explicitly_open = False
             self._mount.set_size(file, size)
+            self._count(op)
         if caller_uid:
             file.drop_set_id()
+
+    def _count(self, op: ZoneOp) -> None:
+        if op is ZoneOp.RESET:
+            self._activity.count_reset()
+        elif op is ZoneOp.FINISH:
+            self._activity.count_finish()
+
+    def manage_zone(self, op: ZoneOp, number: int) -> None:
+        """Do *op* to zone *number*, as the tools of a device do, and bring its file in line.
+
+        A zone that is opened so stays open, and its file counts as active, until it is closed, reset or finished, or
+        the last writer of the file closes it. Raises UserError (no such zone, the superblock's, a conventional one),
+        ReadOnlyFilesystem, NotPermitted (the zone is broken), DeviceError; everything is as it was then.
+        """
+        if not 0 <= number < self.info.nr_zones:
+            raise UserError(f"there is no zone {number}: the device has zones 0 to {self.info.nr_zones - 1}")
+        if not number:
+            raise UserError("zone 0 holds the superblock of the file system that is mounted")
+        if self.device.report_zones(number, 1)[0].is_conventional:
+            raise UserError(f"zone {number} is conventional: it has no write pointer to {op.name.lower()}")
+        file = self._as_file(self._tree.inode(number))
+        self._tree.instantiate(file)
+        self._refuse_if_read_only(file.name)
+        with self._copier.readings.none_of(file):
+            if file.immutable:
+                raise NotPermitted(f"{file.name}: the zone cannot be written")
+            if op is ZoneOp.CLOSE:
+                self._close_zone(number, file.size)
+            else:
+                self.device.zone_mgmt(op, number)
+            self._after_managing(file, op)
+        if self.on_change is not None:
+            self.on_change(file.ino)
+
+    def _after_managing(self, file: ZoneFile, op: ZoneOp) -> None:
+        """Account for what *op* did to the zone of *file*, whose lock is held."""
+        reopen = op is ZoneOp.RESET and file.explicitly_open and file.write_opens
+        file.explicitly_open = op is ZoneOp.OPEN
+        if reopen:
+            file.explicitly_open = True
+            self._reopen(file)
+        if op is ZoneOp.RESET:
+            self._mount.set_size(file, 0)
+        elif op is ZoneOp.FINISH:
+            self._mount.set_size(file, file.capacity)
+        else:
+            self._mount.account_active(file)
+        self._count(op)
 
     def _reopen(self, file: ZoneFile) -> None:
         try:
@@ -482,8 +561,11 @@ class Filesystem:
                 error = exc
                 verdict = self._repair.recover(file, exc, was_write=False)
             else:
-                if data is not None and not opened.keep_atime and not self._mount.read_only:
-                    file.touch_atime(self._clock())
+                if data is not None:
+                    file.reads += 1
+                    file.bytes_read += length
+                    if not opened.keep_atime and not self._mount.read_only:
+                        file.touch_atime(self._clock())
                 return data
         self._announce(file, verdict)
         raise error
@@ -526,6 +608,8 @@ class Filesystem:
                     self._mount.set_size(file, file.size + length)
                 else:
                     self.device.write_bytes(file.start + offset, data)
+                file.writes += 1
+                file.bytes_written += length
                 error = None
             except DeviceError as exc:
                 error = exc
@@ -565,6 +649,7 @@ class Filesystem:
             raise BadHandle(f"handles {source} and {destination} are not open for a copy")
         if source_offset < 0 or destination_offset < 0 or length < 0:
             raise InvalidRequest(f"copy of {length} bytes from {source_offset} to {destination_offset}")
+        self._copier.readings.wait_for_turn((reader.file,))
         with Locks((reader.file, writer.file)) as locks:
             length = self._copier.check(reader.file, source_offset, writer.file, destination_offset, length)
             if not length:
@@ -603,6 +688,7 @@ class Filesystem:
             raise InvalidRequest(f"copy of {len(sources)} ranges: there can be 1 to {MAX_COPY_NR_RANGES}")
         check_pieces([source[1:] for source in sources], destination_offset or 0, target.block_size)
         pieces = [Source(self._readable(inode, caller), offset, length) for inode, offset, length in sources]
+        self._copier.readings.wait_for_turn([piece.file for piece in pieces])
         with Locks((target, *(piece.file for piece in pieces))) as locks:
             offset = self._copier.check_ranges(pieces, target, destination_offset)
             result, verdicts = self._copier.copy(self.copy_engine, pieces, target, offset, locks)
@@ -671,6 +757,41 @@ class Filesystem:
                 verdict = self._repair.recover(file, exc, was_write=True)
             self._announce(file, verdict)
             raise
+        self._activity.count_sync()
+
+    # Refusals
+
+    def note_refusal(
+        self,
+        call: str,
+        error: ZonefsError,
+        inode: int | None = None,
+        offset: int | None = None,
+        length: int | None = None,
+        pid: int | None = None,
+        process: str | None = None,
+    ) -> Refusal:
+        """Keep in `refusals` that *call*, about *inode*, was answered with *error*. Never raises a ZonefsError."""
+        return self.refusals.add(call, error, self._file_state(inode), offset, length, pid, process)
+
+    def _file_state(self, number: int | None) -> FileState | None:
+        try:
+            inode = None if number is None else self._tree.inode(number)
+        except ZonefsError:
+            return None
+        if not isinstance(inode, ZoneFile):
+            return None
+        # No lock: a stuck call may hold it, and a glance is enough.
+        return FileState(
+            inode.name,
+            inode.number,
+            inode.sequential,
+            inode.size,
+            inode.capacity,
+            inode.block_size,
+            inode.readonly,
+            inode.offline,
+        )
 
     def sync(self) -> None:
         """Make everything durable. Raises DeviceError."""

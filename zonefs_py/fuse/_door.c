@@ -168,6 +168,21 @@ enum kind { OPEN, READ, WRITE, COPY_FILE_RANGE, IOCTL, KINDS };
 static PyObject *handlers[KINDS];
 static long unanswered;
 
+/* Called when there are no more requests: the file system was unmounted. */
+static PyObject *end_handler;
+
+static void say_end(void)
+{
+	PyObject *result;
+
+	if (!end_handler)
+		return;
+	result = PyObject_CallNoArgs(end_handler);
+	if (!result)
+		PyErr_WriteUnraisable(end_handler);
+	Py_XDECREF(result);
+}
+
 static int opcode_is_ours(uint32_t opcode)
 {
 	return opcode == OPCODE_OPEN || opcode == OPCODE_READ || opcode == OPCODE_WRITE ||
@@ -622,8 +637,10 @@ EXPORT int fuse_session_receive_buf(struct fuse_session *se, struct fuse_buf *bu
 			size = read_request(se, fd);
 		if (size == -EAGAIN)
 			return -EINTR;
-		if (size <= 0)
+		if (size <= 0) {
+			say_end();
 			return (int)size;
+		}
 		note_init((struct request_header *)request_buffer, size);
 		if (!opcode_is_ours(((struct request_header *)request_buffer)->opcode)) {
 			copy = realloc(buf->mem, (size_t)size);
@@ -809,7 +826,27 @@ static PyObject *door_reply_error(PyObject *self, PyObject *args)
 	return PyLong_FromLong(fuse_reply_err((fuse_req_t)(uintptr_t)req, number));
 }
 
+static PyObject *door_set_end_handler(PyObject *self, PyObject *handler)
+{
+	(void)self;
+	Py_INCREF(handler);
+	Py_XSETREF(end_handler, handler);
+	Py_RETURN_NONE;
+}
+
+static PyObject *door_caller(PyObject *self, PyObject *args)
+{
+	unsigned long long req;
+
+	(void)self;
+	if (!PyArg_ParseTuple(args, "K", &req))
+		return NULL;
+	return PyLong_FromLong(req ? fuse_req_ctx((fuse_req_t)(uintptr_t)req)->pid : 0);
+}
+
 static PyMethodDef methods[] = {
+	{"set_end_handler", door_set_end_handler, METH_O, "Register who is called when there are no more requests."},
+	{"caller", door_caller, METH_VARARGS, "Id of the thread that sent a request that is not answered yet."},
 	{"set_handlers", door_set_handlers, METH_VARARGS,
 	 "Register who gets open (request, node, flags, uid), and (request, handle, ...): read (offset, size, direct,"
 	 " memory), write (offset, data, direct, append, sync), copy_file_range (offset, handle, offset, length, flags),"

@@ -125,6 +125,17 @@ def reply_error(request: int, number: int) -> None:
     _door.reply_error(request, number)
 
 
+def set_end_handler(handler: Callable[[], None]) -> None:
+    """Register who is called, on trio's thread, when there are no more requests: the file system was unmounted."""
+    _door.set_end_handler(handler)
+
+
+def caller(request: int) -> int:
+    """Return the id of the thread that sent *request*, which is not answered yet; 0 if it is nobody that we can see."""
+    thread: int = _door.caller(request)
+    return thread
+
+
 def libfuse_version() -> str:
     """The version of the libfuse in use."""
     version: str = _door.libfuse_version()

@@ -15,17 +15,18 @@ import os
 import threading
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import trio
 
 from zonefs_py.copy import abi
-from zonefs_py.errors import InvalidRequest, UnknownIoctl, ZonefsError
+from zonefs_py.errors import InvalidRequest, StaleNode, UnknownIoctl, ZonefsError
 from zonefs_py.fs import ioctl
 from zonefs_py.fs.access import Caller
 from zonefs_py.fs.attributes import AttributeChanges, Attributes
 from zonefs_py.fs.filesystem import Filesystem
 from zonefs_py.fuse import door
+from zonefs_py.fuse.caller import process_of
 from zonefs_py.fuse.door import NODE_NUMBER_SHIFT, NODE_OFFSET, ROOT_NODE, pyfuse3
 from zonefs_py.fuse.passthrough import Passthrough
 
@@ -36,12 +37,25 @@ CACHE_SECONDS = 86_400.0
 of the kernel's own (an error) is announced, see `Operations.attributes_changed`."""
 
 WORKER_THREADS = 32
+MOST_STUCK = 1024
+"""How many calls that a fault holds get a thread of their own, rather than one of the workers'."""
 MOST_PER_REPLY = 1 << 30
 """Bytes of one copy_file_range: the reply has 32 bits, and a signal waits for the end of it."""
 ENTRIES_AT_A_TIME = 128
 
 R = TypeVar("R")
 Handler = TypeVar("Handler", bound=Callable[..., Coroutine[Any, Any, Any]])
+
+
+class About(NamedTuple):
+    """What a request is about, for who asks later why it was refused: file, offset and length in bytes."""
+
+    ino: int | None
+    offset: int | None
+    length: int | None
+
+
+NOTHING = About(None, None, None)
 
 
 def _answering(handler: Handler) -> Handler:
@@ -52,7 +66,7 @@ def _answering(handler: Handler) -> Handler:
         try:
             return await handler(self, *args)
         except ZonefsError as exc:
-            log.debug("%s: %s: %s", handler.__name__, exc.errno_name, exc)
+            self.note_refusal(handler.__name__, exc, args)
             raise pyfuse3.FUSEError(exc.errno) from None
         except Exception:
             self.failed = True
@@ -89,6 +103,10 @@ class Operations(pyfuse3.Operations):
         """Numbers of the nodes that files were opened by, by handle."""
         self._closing: set[trio.Event] = set()
         """Files that were closed, while the device has yet to be told; each is set when it has been."""
+        self._nr_stuck = 0
+        """How many calls wait until somebody lets them go on."""
+        self._patience: set[trio.CancelScope] = set()
+        """Of those who wait for files to be closed, but for no call that is stuck."""
         self.nursery: trio.Nursery | None = None
         """Where answers to requests that pyfuse3 does not know are worked out; None while nothing is served."""
         self._limiter = trio.CapacityLimiter(WORKER_THREADS)
@@ -96,8 +114,61 @@ class Operations(pyfuse3.Operations):
         """For threads that may wait for the kernel to read and write pages: that needs the workers above."""
         filesystem.on_change = self.attributes_changed
         filesystem.on_withdrawn = self.withdrawn
+        filesystem.on_waits = self.waits_changed
+        filesystem.device.watch_stuck(self.stuck_changed)
+
+    # Refusals
+
+    def note_refusal(self, name: str, exc: ZonefsError, args: tuple[Any, ...]) -> None:
+        """Take note that the handler *name* of pyfuse3's was refused what it was called with."""
+        log.debug("%s: %s: %s", name, exc.errno_name, exc)
+        if name == "lookup":
+            return  # shells look for many names
+        context = args[-1] if isinstance(args[-1], pyfuse3.RequestContext) else None
+        ino = None
+        if name in ("open", "setattr", "getattr"):
+            ino = self._ino(args[0])
+        elif name in ("fsync", "release"):
+            ino = self._files.get(args[0])
+        process = process_of(context.pid if context else 0)
+        self._fs.note_refusal(name, exc, ino, None, None, process.pid, process.name)
 
     # Threads
+
+    def waits_changed(self, waits: bool) -> None:
+        """Take note of whether calls of the device may wait from now on. Called in any thread but trio's.
+
+        When it returns, no call that must not wait is under way in trio's thread.
+        """
+
+        def change() -> None:
+            self._waits = waits
+
+        try:
+            if pyfuse3.trio_token is None:
+                change()
+            else:
+                trio.from_thread.run_sync(change, trio_token=pyfuse3.trio_token)
+        except trio.RunFinishedError:
+            log.debug("nothing is served any more")
+
+    def stuck_changed(self, stuck: bool) -> None:
+        """Take note that a call is stuck, or that one is not any more. Called in any thread; does not wait."""
+        if pyfuse3.trio_token is not None:
+            with contextlib.suppress(trio.RunFinishedError):
+                pyfuse3.trio_token.run_sync_soon(self._count_stuck, 1 if stuck else -1)
+
+    def _count_stuck(self, more: int) -> None:
+        self._nr_stuck += more
+        # The threads of stuck calls are nobody's: other zones need all the workers.
+        self._limiter.total_tokens = WORKER_THREADS + min(self._nr_stuck, MOST_STUCK)
+        if self._nr_stuck:
+            for scope in self._patience:
+                scope.cancel()
+
+    def end(self) -> None:
+        """Let no call of the device wait any more: nothing is served from now on, and this process is to end."""
+        self._fs.device.abandon()
 
     async def _call(self, ino: int, function: Callable[..., R], *args: Any) -> R:
         """Call *function* for the file *ino*: in place if it cannot wait and nothing of that file is under way."""
@@ -301,7 +372,14 @@ class Operations(pyfuse3.Operations):
 
     @_answering
     async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
-        await self._closed_before()
+        # Who asks the daemon begins with this. A close that is stuck must not keep those away who could release it.
+        if not self._nr_stuck:
+            with trio.CancelScope() as scope:
+                self._patience.add(scope)
+                try:
+                    await self._closed_before()
+                finally:
+                    self._patience.discard(scope)
         statistics = self._fs.statfs()
         answer = pyfuse3.StatvfsData()
         answer.f_bsize = answer.f_frsize = statistics.block_size
@@ -355,32 +433,45 @@ class Operations(pyfuse3.Operations):
 
     # Requests that come through the door: the handlers that it calls
 
-    def _errno(self, name: str, exc: Exception) -> int:
-        """The errno that answers *exc*: ours have one, anything else is a bug, EIO."""
+    def _errno(self, name: str, exc: Exception, request: int, about: About = NOTHING) -> int:
+        """The errno that answers *exc*: ours have one, anything else is a bug, EIO. *request* is not answered yet."""
         if isinstance(exc, ZonefsError):
             log.debug("%s: %s: %s", name, exc.errno_name, exc)
+            if not isinstance(exc, StaleNode):  # which no caller ever sees
+                process = process_of(door.caller(request))
+                self._fs.note_refusal(name, exc, *about, process.pid, process.name)
             return exc.errno
         self.failed = True
         log.error("bug: %s failed", name, exc_info=exc)
         return ZonefsError.errno
 
     def _start(
-        self, name: str, request: int, answer: Coroutine[Any, Any, R], reply: Callable[[int, R], None]
+        self,
+        name: str,
+        request: int,
+        answer: Coroutine[Any, Any, R],
+        reply: Callable[[int, R], None],
+        about: About = NOTHING,
     ) -> int | None:
         """Have *request* answered later by *reply* with what *answer* gives, or with its error."""
         if self.nursery is None:
             answer.close()
             return -ZonefsError.errno
-        self.nursery.start_soon(self._answer, name, request, answer, reply)
+        self.nursery.start_soon(self._answer, name, request, answer, reply, about)
         return None
 
     async def _answer(
-        self, name: str, request: int, answer: Coroutine[Any, Any, R], reply: Callable[[int, R], None]
+        self,
+        name: str,
+        request: int,
+        answer: Coroutine[Any, Any, R],
+        reply: Callable[[int, R], None],
+        about: About,
     ) -> None:
         try:
             result = await answer
         except Exception as exc:
-            door.reply_error(request, self._errno(name, exc))
+            door.reply_error(request, self._errno(name, exc, request, about))
         else:
             reply(request, result)
 
@@ -395,13 +486,13 @@ class Operations(pyfuse3.Operations):
                 self._reply_open(request, ino, number, self._fs.open(ino, flags, uid), flags, sequential)
                 return None
         except Exception as exc:
-            return -self._errno("open", exc)
+            return -self._errno("open", exc, request, About(ino, None, None))
 
         def reply(request: int, handle: int) -> None:
             try:
                 self._reply_open(request, ino, number, handle, flags, sequential)
             except Exception as exc:
-                door.reply_error(request, self._errno("open", exc))
+                door.reply_error(request, self._errno("open", exc, request, About(ino, None, None)))
 
         return self._start("open", request, self._open_on_worker(ino, flags, uid), reply)
 
@@ -438,11 +529,11 @@ class Operations(pyfuse3.Operations):
             try:
                 done = self._fs.read_now(handle, offset, buffer, direct)
             except Exception as exc:
-                return -self._errno("read", exc)
+                return -self._errno("read", exc, request, About(ino, offset, size))
             if done is not None:
                 return done
         read = self._call_on_worker(ino, self._fs.read, handle, offset, size, direct)
-        return self._start("read", request, read, door.reply_data)
+        return self._start("read", request, read, door.reply_data, About(ino, offset, size))
 
     def on_write(
         self, request: int, handle: int, offset: int, data: memoryview, direct: bool, append: bool, sync: bool
@@ -456,9 +547,11 @@ class Operations(pyfuse3.Operations):
             try:
                 return self._fs.write(handle, offset, data, direct, append, False)
             except Exception as exc:
-                return -self._errno("write", exc)
+                return -self._errno("write", exc, request, About(ino, None if append else offset, len(data)))
         write = self._call_on_worker(ino, self._fs.write, handle, offset, bytes(data), direct, append, False)
-        return self._start("write", request, self._after_write(write, handle, sync=sync), door.reply_written)
+        about = About(ino, None if append else offset, len(data))
+        answer = self._after_write(write, handle, sync=sync)
+        return self._start("write", request, answer, door.reply_written, about)
 
     async def _after_write(self, write: Coroutine[Any, Any, int], handle: int, *, sync: bool) -> int:
         written = await write
@@ -482,11 +575,13 @@ class Operations(pyfuse3.Operations):
             try:
                 copied = self._fs.copy_range_now(*arguments)
             except Exception as exc:
-                return -self._errno("copy_file_range", exc)
+                return -self._errno("copy_file_range", exc, request, About(self._files[target], offset, length))
             if copied is not None:
                 return copied
         copy = self._copy_between(self._files[target], files, self._fs.copy_range, *arguments)
-        return self._start("copy_file_range", request, self._after_write(copy, target, sync=False), door.reply_written)
+        about = About(self._files[target], offset, length)
+        answer = self._after_write(copy, target, sync=False)
+        return self._start("copy_file_range", request, answer, door.reply_written, about)
 
     def _copy_between(
         self, target: int, files: Iterable[int], copy: Callable[..., R], *arguments: Any
@@ -522,7 +617,8 @@ class Operations(pyfuse3.Operations):
         """Answer an ioctl. Of ours there is one: the copy of ranges."""
         if flags & door.IOCTL_DIR or not abi.is_copy(command):
             return -UnknownIoctl.errno
-        return self._start("copy ioctl", request, self._copy_ranges(handle, data, uid, gid, pid), door.reply_ioctl)
+        copy = self._copy_ranges(handle, data, uid, gid, pid)
+        return self._start("copy ioctl", request, copy, door.reply_ioctl, About(self._files[handle], None, None))
 
     async def _copy_ranges(self, handle: int, data: bytes, uid: int, gid: int, pid: int) -> bytes:
         copy = abi.parse_request(data)
@@ -548,7 +644,11 @@ class Operations(pyfuse3.Operations):
             # Without a /proc entry (another PID namespace) the caller has no groups that we could know of.
             with contextlib.suppress(OSError):
                 groups = frozenset(pyfuse3.get_sup_groups(pid))
-        return ioctl.answer_copy(self._fs, handle, data, copy, Caller(uid, gid, groups))
+
+        def refused(exc: ZonefsError) -> None:
+            self._fs.note_refusal("copy ioctl", exc, self._files[handle], copy.offset, None, *process_of(pid))
+
+        return ioctl.answer_copy(self._fs, handle, data, copy, Caller(uid, gid, groups), refused)
 
     async def _forget(self, inos: Iterable[int], attributes_of: Iterable[int] = ()) -> None:
         """Have the kernel write back and forget all pages of *inos*, and the attributes of *attributes_of* too."""

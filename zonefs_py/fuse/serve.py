@@ -103,17 +103,20 @@ async def _serve(operations: Operations, passthrough: Passthrough, mountpoint: s
         door.set_handlers(
             operations.on_open, operations.on_read, operations.on_write, operations.on_copy, operations.on_ioctl
         )
-        await nursery.start(_watch_signals)
+        door.set_end_handler(operations.end)
+        await nursery.start(_watch_signals, operations)
         nursery.start_soon(_announce, passthrough, mountpoint, on_ready)
         await pyfuse3.main(min_tasks=1, max_tasks=MAX_TASKS)
+        operations.end()
         nursery.cancel_scope.cancel()
 
 
-async def _watch_signals(task_status: trio.TaskStatus[Any]) -> None:
+async def _watch_signals(operations: Operations, task_status: trio.TaskStatus[Any]) -> None:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         task_status.started()
         async for number in signals:
             log.info("%s: unmounting", signal.Signals(number).name)
+            operations.end()
             pyfuse3.terminate()
 
 

@@ -76,6 +76,12 @@ class RecordingDevice(ZonedDevice):
             self._device.flush(number)
             self.calls.append(FlushCall(number))
 
+    def abandon(self) -> None:
+        self._device.abandon()
+
+    def watch_stuck(self, watcher: Callable[[bool], None] | None) -> None:
+        self._device.watch_stuck(watcher)
+
     def close(self) -> None:
         self._device.close()
 

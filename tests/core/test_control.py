@@ -104,6 +104,13 @@ def test_a_remount_that_the_file_system_refuses_says_why(daemon: Daemon) -> None
     daemon.fs.release(handle)
 
 
+@pytest.mark.parametrize("value", [1, "x"])
+def test_a_name_of_two_lines_is_refused_in_one(daemon: Daemon, value: object) -> None:
+    answer = daemon.control.answer({"request": "set-copy-limits", "limits": {"a\nb": value}})
+    assert not answer["ok"]
+    assert answer["error"] == r"there is no limit 'a\nb'"
+
+
 @pytest.mark.parametrize("around", ['{{"request": {}}}', '{{"request": "remount", "errors": {}}}', "{}"])
 @pytest.mark.parametrize("opening", ["[", '{"a":'])
 def test_any_depth_is_answered(daemon: Daemon, around: str, opening: str) -> None:

@@ -1,8 +1,8 @@
 """Inputs from outside, by the hundred thousand: random ones, and valid ones that were damaged a little.
 
 Each function feeds *inputs* of them to one parser and returns how many were accepted and refused. Anything but a clean
-refusal, and an accepted input that contradicts itself, is an exception; its note has the number of the input. The same seed gives the
-same inputs.
+refusal, and an accepted input that contradicts itself, is an exception; its note has the number of the input. The same
+seed gives the same inputs.
 """
 
 from __future__ import annotations
@@ -46,7 +46,22 @@ ERRNO_NAMES = {"EINVAL", "EIO", "EPERM", "EROFS", "EBUSY", "EFBIG", "ENOENT", "E
 NASTY: list[Any] = [
     *(None, True, False, 0, 1, -1, 2, 7, 511, 512, 4096, 65536, 1 << 31, 1 << 32, 1 << 60, 1 << 61, 1 << 63, 1 << 64),
     *(-(1 << 63), 10**30, 0.5, -0.0, 1e308, 1e-308, 4096.0, "", "0", "1", "3-5", "5-3", "-", "a\nb", "\x00", "\x1b[2J"),
-    *("\ud800", "²", "x" * 300, [], {}, [1], [[]], {"a": 1}, [None] * 50, "EIO", "offline", "read-only", "any", "write"),
+    *(
+        "\ud800",
+        "²",
+        "x" * 300,
+        [],
+        {},
+        [1],
+        [[]],
+        {"a": 1},
+        [None] * 50,
+        "EIO",
+        "offline",
+        "read-only",
+        "any",
+        "write",
+    ),
 ]
 
 

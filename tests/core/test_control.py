@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import socket
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -102,6 +105,19 @@ def test_a_remount_that_the_file_system_refuses_says_why(daemon: Daemon) -> None
     answer = daemon.control.answer({"request": "remount", "read_only": True})
     assert (answer["ok"], answer["errno"]) == (False, "EBUSY")
     daemon.fs.release(handle)
+
+
+def test_many_can_ask_at_once(daemon: Daemon, tmp_path: Path) -> None:
+    """A server that does not come to take connections for a moment must not turn them away."""
+    path = tmp_path / "socket"
+    server = ControlServer(path, daemon.control)
+    server.shutdown()
+    with contextlib.ExitStack() as connections:
+        for _ in range(50):
+            one = connections.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+            one.settimeout(60)
+            one.connect(str(path))
+    server.server_close()
 
 
 @pytest.mark.parametrize("value", [1, "x"])

@@ -201,6 +201,8 @@ class ControlServer(socketserver.ThreadingUnixStreamServer):
 
     daemon_threads = True
     block_on_close = False
+    request_queue_size = 128
+    """Connections that wait to be taken: the next is refused (EAGAIN), however long its client would wait."""
 
     def __init__(self, path: Path, control: Control) -> None:
         self._path = path

@@ -22,7 +22,7 @@ LONGEST = 32 * 1024
 
 _GONE = re.compile(r"ENOTCONN|ECONNABORTED|Transport endpoint is not connected|Software caused connection abort")
 
-_SHORT = re.compile(r"gave \d+( instead of \d+)?$")
+_CUT_SHORT = re.compile(r"gave (\d+|EIO)( instead of \d+)?$|Input/output error")
 
 
 def _load_tool() -> ModuleType:
@@ -99,8 +99,9 @@ class Load:
             self.run.go(ops, ops + 1)
             self._acknowledge()
         except (zone_fsx.Wrong, OSError) as exc:
-            # The kernel sends a long request in parts: the daemon may have died between two.
-            if not _GONE.search(str(exc)) and not (_SHORT.search(str(exc)) and self._is_gone()):
+            # The kernel sends a long request in parts, and the daemon may have died between two; for pages that it
+            # could not read because of that, sendfile(2) says EIO.
+            if not _GONE.search(str(exc)) and not (_CUT_SHORT.search(str(exc)) and self._is_gone()):
                 raise
             return True
         finally:

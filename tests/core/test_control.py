@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import socket
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -112,6 +115,26 @@ def test_a_remount_that_the_file_system_refuses_says_why(daemon: Daemon) -> None
     answer = daemon.control.answer({"request": "remount", "read_only": True})
     assert (answer["ok"], answer["errno"]) == (False, "EBUSY")
     daemon.fs.release(handle)
+
+
+def test_many_can_ask_at_once(daemon: Daemon, tmp_path: Path) -> None:
+    """A server that does not come to take connections for a moment must not turn them away."""
+    path = tmp_path / "socket"
+    server = ControlServer(path, daemon.control)
+    server.shutdown()
+    with contextlib.ExitStack() as connections:
+        for _ in range(50):
+            one = connections.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+            one.settimeout(60)
+            one.connect(str(path))
+    server.server_close()
+
+
+@pytest.mark.parametrize("value", [1, "x"])
+def test_a_name_of_two_lines_is_refused_in_one(daemon: Daemon, value: object) -> None:
+    answer = daemon.control.answer({"request": "set-copy-limits", "limits": {"a\nb": value}})
+    assert not answer["ok"]
+    assert answer["error"] == r"there is no limit 'a\nb'"
 
 
 @pytest.mark.parametrize("around", ['{{"request": {}}}', '{{"request": "remount", "errors": {}}}', "{}"])

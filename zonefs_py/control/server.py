@@ -26,6 +26,7 @@ from zonefs_py.config import FILESYSTEM_TYPE, ErrorsPolicy
 from zonefs_py.control import live
 from zonefs_py.control.mounts import MountEntry, find_mount
 from zonefs_py.control.socket_path import make_runtime_directory, socket_path, sockets_locked
+from zonefs_py.device.description import shorten
 from zonefs_py.errors import MountError, UserError, ZonefsError
 from zonefs_py.fs.describe import (
     describe_device,
@@ -157,6 +158,8 @@ class Control:
         if not isinstance(values, dict):
             raise UserError("limits must be an object of names and numbers")
         for name, value in values.items():
+            if not name.isprintable():
+                raise UserError(f"there is no limit {shorten(name)}")  # in one line
             if not isinstance(value, int) or isinstance(value, bool):
                 raise UserError(f"{name[:40]}: the value must be a whole number")
         self._fs.copy_engine.set_limits(values)
@@ -217,6 +220,8 @@ class ControlServer(socketserver.ThreadingUnixStreamServer):
 
     daemon_threads = True
     block_on_close = False
+    request_queue_size = 128
+    """Connections that wait to be taken: the next is refused (EAGAIN), however long its client would wait."""
 
     def __init__(self, path: Path, control: Control) -> None:
         self._path = path

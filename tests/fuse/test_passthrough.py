@@ -13,6 +13,7 @@ import os
 import resource
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -230,6 +231,30 @@ def test_all_who_have_a_file_open_see_one_file(passing: Callable[..., Path]) -> 
         assert os.pread(reader, MIB, 0) == pattern(2 * BLOCK, 3)
         os.chmod(path, 0o604)
         assert {os.fstat(descriptor).st_mode & 0o777 for descriptor in everybody} == {0o604}
+
+
+READ_AGAIN_AND_AGAIN = """
+import os, sys
+held = []
+while True:
+    held.append(os.open(sys.argv[1], os.O_RDONLY))
+    if len(held) > 2:
+        os.close(held.pop(0))
+"""
+
+
+def test_writers_who_come_among_readers_are_let_in(passing: Callable[..., Path]) -> None:
+    """The kernel makes up for one ESTALE only: who comes in between must not make for a second."""
+    path = passing() / "seq/0"
+    readers = [subprocess.Popen([sys.executable, "-c", READ_AGAIN_AND_AGAIN, path]) for _ in range(3)]
+    try:
+        for _ in range(12_000):
+            os.close(os.open(path, os.O_RDWR))
+        assert [reader.poll() for reader in readers] == [None] * 3
+    finally:
+        for reader in readers:
+            reader.kill()
+            reader.wait()
 
 
 def test_locks_of_two_nodes(passing: Callable[..., Path]) -> None:

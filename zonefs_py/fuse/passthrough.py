@@ -19,6 +19,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -33,6 +34,9 @@ MOST_BACKINGS = 65_536
 
 ZONES_TO_PROBE = 64
 
+SECONDS_TO_COME_BACK = 10.0
+"""How long who got ESTALE is waited for: he may have been killed."""
+
 
 class OpenMode(NamedTuple):
     """How the kernel is to treat an open file: see `door.reply_open`."""
@@ -44,7 +48,7 @@ class OpenMode(NamedTuple):
 class _Node:
     """What the kernel takes for an inode. A file has one, as a rule."""
 
-    __slots__ = ("backing", "generation", "marked", "readers", "unmarked")
+    __slots__ = ("backing", "expected", "expected_until", "generation", "marked", "readers", "unmarked")
 
     def __init__(self, generation: int) -> None:
         self.generation = generation
@@ -53,8 +57,24 @@ class _Node:
         self.readers: set[int] = set()
         """Those of them whose reads pass us by."""
         self.unmarked = 0
+        self.expected = 0
+        """How many got ESTALE and were shown here: the kernel tries once more only, so nothing may be marked yet."""
+        self.expected_until = 0.0
         self.backing = 0
         """Id of the backing file while there are marked handles."""
+
+    def expect(self) -> None:
+        """Somebody will come who cannot use this node once it is marked."""
+        self.expected += 1
+        self.expected_until = time.monotonic() + SECONDS_TO_COME_BACK
+
+    def has_come(self) -> None:
+        """Somebody has come who may have been expected."""
+        self.expected = max(0, self.expected - 1)
+
+    def is_kept_free(self) -> bool:
+        """Whether somebody is still expected."""
+        return self.expected > 0 and time.monotonic() < self.expected_until
 
 
 class _File:
@@ -176,10 +196,11 @@ class Passthrough:
             node = None if file is None else file.nodes.get(number)
             if file is None or node is None or not node.marked:
                 return
-            if file.current == number:
-                # A new one if a look-up would find one that is passed through, too.
+            if file.nodes[file.current].marked:
+                # A look-up would find one that is passed through, too.
                 file.current = max(file.nodes) + 1
                 file.nodes[file.current] = _Node(0)
+            file.nodes[file.current].expect()
         raise StaleNode(f"inode {ino}: open for reading past the file system; look it up again to write and read it")
 
     def open(self, ino: int, number: int, handle: int, flags: int, *, sequential: bool) -> OpenMode:
@@ -198,6 +219,8 @@ class Passthrough:
             file = self._files.setdefault(ino, _File())
             node = file.nodes.setdefault(number, _Node(0))
             self._handles[handle] = (ino, number, node)
+            if access == os.O_RDWR:
+                node.has_come()
             if not node.backing and not self._may_begin(node, access, sequential=sequential):
                 node.unmarked += 1
                 return unmarked
@@ -217,7 +240,7 @@ class Passthrough:
         return OpenMode(not passes_by, node.backing)
 
     def _may_begin(self, node: _Node, access: int, *, sequential: bool) -> bool:
-        if not self.active or node.unmarked or self._nr_backings >= MOST_BACKINGS:
+        if not self.active or node.unmarked or node.is_kept_free() or self._nr_backings >= MOST_BACKINGS:
             return False
         # A conventional file that somebody writes has a page cache of FUSE's, where mappings and all reads are one.
         return access == os.O_RDONLY or (sequential and access == os.O_WRONLY)

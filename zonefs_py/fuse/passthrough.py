@@ -34,8 +34,8 @@ MOST_BACKINGS = 65_536
 
 ZONES_TO_PROBE = 64
 
-SECONDS_TO_COME_BACK = 10.0
-"""How long who got ESTALE is waited for: he may have been killed."""
+SECONDS_TO_COME_BACK = 5.0
+"""How long a node is kept free for who got ESTALE. He comes at once, if the machine lets him and he was not killed."""
 
 
 class OpenMode(NamedTuple):
@@ -48,7 +48,7 @@ class OpenMode(NamedTuple):
 class _Node:
     """What the kernel takes for an inode. A file has one, as a rule."""
 
-    __slots__ = ("backing", "expected", "expected_until", "generation", "marked", "readers", "unmarked")
+    __slots__ = ("backing", "generation", "kept_free_until", "marked", "readers", "unmarked")
 
     def __init__(self, generation: int) -> None:
         self.generation = generation
@@ -57,24 +57,14 @@ class _Node:
         self.readers: set[int] = set()
         """Those of them whose reads pass us by."""
         self.unmarked = 0
-        self.expected = 0
-        """How many got ESTALE and were shown here: the kernel tries once more only, so nothing may be marked yet."""
-        self.expected_until = 0.0
+        self.kept_free_until = 0.0
+        """Until when nothing may be marked, for who got ESTALE and is shown here: the kernel tries once more only."""
         self.backing = 0
         """Id of the backing file while there are marked handles."""
 
-    def expect(self) -> None:
+    def keep_free(self) -> None:
         """Somebody will come who cannot use this node once it is marked."""
-        self.expected += 1
-        self.expected_until = time.monotonic() + SECONDS_TO_COME_BACK
-
-    def has_come(self) -> None:
-        """Somebody has come who may have been expected."""
-        self.expected = max(0, self.expected - 1)
-
-    def is_kept_free(self) -> bool:
-        """Whether somebody is still expected."""
-        return self.expected > 0 and time.monotonic() < self.expected_until
+        self.kept_free_until = time.monotonic() + SECONDS_TO_COME_BACK
 
 
 class _File:
@@ -200,7 +190,7 @@ class Passthrough:
                 # A look-up would find one that is passed through, too.
                 file.current = max(file.nodes) + 1
                 file.nodes[file.current] = _Node(0)
-            file.nodes[file.current].expect()
+            file.nodes[file.current].keep_free()
         raise StaleNode(f"inode {ino}: open for reading past the file system; look it up again to write and read it")
 
     def open(self, ino: int, number: int, handle: int, flags: int, *, sequential: bool) -> OpenMode:
@@ -219,8 +209,6 @@ class Passthrough:
             file = self._files.setdefault(ino, _File())
             node = file.nodes.setdefault(number, _Node(0))
             self._handles[handle] = (ino, number, node)
-            if access == os.O_RDWR:
-                node.has_come()
             if not node.backing and not self._may_begin(node, access, sequential=sequential):
                 node.unmarked += 1
                 return unmarked
@@ -240,7 +228,9 @@ class Passthrough:
         return OpenMode(not passes_by, node.backing)
 
     def _may_begin(self, node: _Node, access: int, *, sequential: bool) -> bool:
-        if not self.active or node.unmarked or node.is_kept_free() or self._nr_backings >= MOST_BACKINGS:
+        if not self.active or node.unmarked or self._nr_backings >= MOST_BACKINGS:
+            return False
+        if node.kept_free_until and time.monotonic() < node.kept_free_until:
             return False
         # A conventional file that somebody writes has a page cache of FUSE's, where mappings and all reads are one.
         return access == os.O_RDONLY or (sequential and access == os.O_WRONLY)
@@ -310,8 +300,10 @@ class Passthrough:
             with self._lock:
                 assert file is not None
                 old = file.nodes[number]
+                kept_free_until = file.nodes[file.current].kept_free_until
                 # Its handles stay with it until they are released.
                 file.nodes[number] = _Node(old.generation + 1)
+                file.nodes[number].kept_free_until = kept_free_until
                 file.current = number
                 self._files[ino] = file
                 self._close_backing(old)

@@ -20,7 +20,7 @@ from typing import Any
 
 from zonefs_py.config import FormatOptions
 from zonefs_py.control.mounts import MountEntry
-from zonefs_py.control.server import Control, ControlServer
+from zonefs_py.control.server import Control, ControlServer, encode
 from zonefs_py.copy import abi
 from zonefs_py.device.description import DeviceDescription, check_description, format_description, parse_description
 from zonefs_py.device.directory import create_device, open_device
@@ -289,7 +289,9 @@ class Daemon:
 
     def answer(self, line: bytes) -> dict[str, Any]:
         """Answer a line as the socket does."""
-        return ControlServer.answer_line(self, line)  # type: ignore[arg-type]  # only `_control` is used
+        answer = ControlServer.answer_line(self, line)  # type: ignore[arg-type]  # only `_control` is used
+        decoded: dict[str, Any] = json.loads(b"".join(encode(answer)))
+        return decoded
 
 
 _REQUESTS: list[dict[str, Any]] = [
@@ -317,7 +319,6 @@ _REQUEST_NAMES = sorted({name for request in _REQUESTS for name in request})
 
 def check_answer(answer: Any) -> bool:
     """Return whether *answer*, of a daemon, says that a request was done; it is well-formed."""
-    assert json.loads(json.dumps(answer)) is not None
     if answer["ok"]:
         return True
     assert answer["error"]

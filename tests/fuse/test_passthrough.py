@@ -13,6 +13,7 @@ import os
 import resource
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,9 @@ import pytest
 
 from tests.fuse.conftest import ZONEFS_PY, Mounts, run, wait_until
 from tests.fuse.passing import BLOCK, append, is_read_past, opened, opened_until_taken, pattern, refusal
+from zonefs_py.device.directory import open_device
+from zonefs_py.fs.filesystem import Filesystem
+from zonefs_py.testing.served import served
 
 MIB = 1 << 20
 FIRST = 2
@@ -230,6 +234,41 @@ def test_all_who_have_a_file_open_see_one_file(passing: Callable[..., Path]) -> 
         assert os.pread(reader, MIB, 0) == pattern(2 * BLOCK, 3)
         os.chmod(path, 0o604)
         assert {os.fstat(descriptor).st_mode & 0o777 for descriptor in everybody} == {0o604}
+
+
+ALL_ZONES = 100_000
+
+OPEN_MANY = """
+import os, resource, sys
+_, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+held = [os.open(f"{sys.argv[1]}/seq/{number}", os.O_RDONLY) for number in range(*map(int, sys.argv[2:]))]
+print("all open", flush=True)
+sys.stdin.read()
+"""
+
+READ_AGAIN_AND_AGAIN = """
+import os, sys
+held = []
+while True:
+    held.append(os.open(sys.argv[1], os.O_RDONLY))
+    if len(held) > 2:
+        os.close(held.pop(0))
+"""
+
+
+def test_writers_who_come_among_readers_are_let_in(passing: Callable[..., Path]) -> None:
+    """The kernel makes up for one ESTALE only: who comes in between must not make for a second."""
+    path = passing() / "seq/0"
+    readers = [subprocess.Popen([sys.executable, "-c", READ_AGAIN_AND_AGAIN, path]) for _ in range(3)]
+    try:
+        for _ in range(12_000):
+            os.close(os.open(path, os.O_RDWR))
+        assert [reader.poll() for reader in readers] == [None] * 3
+    finally:
+        for reader in readers:
+            reader.kill()
+            reader.wait()
 
 
 def test_locks_of_two_nodes(passing: Callable[..., Path]) -> None:
@@ -443,6 +482,87 @@ def test_what_is_open_is_bounded_by_what_is_open(
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert len(list(descriptors.iterdir())) <= before + 4
+
+
+@pytest.mark.skipif("not config.getoption('--long')", reason="opens 100,000 files: --long")
+def test_a_hundred_thousand_zones_all_open(passing: Callable[..., Path], mounted: Mounts, device_dir: Device) -> None:
+    """What is open beyond 65,536 files is served by the daemon; memory and descriptors are those of what is open."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    children = -(-ALL_ZONES // (hard - 100))
+    mnt = passing(device_dir(zones=ALL_ZONES + 2, conventional=1, zone_size="64K"))
+    last = mnt / f"seq/{ALL_ZONES}"
+    daemon = pid_of(mounted, mnt)
+
+    def descriptors() -> int:
+        return len(list(Path(f"/proc/{daemon}/fd").iterdir()))
+
+    def resident() -> int:
+        status = Path(f"/proc/{daemon}/status").read_text()
+        return int(status.partition("VmRSS:")[2].split()[0]) << 10
+
+    assert len(os.listdir(mnt / "seq")) == ALL_ZONES + 1
+    before, memory = descriptors(), resident()
+    with contextlib.ExitStack() as stack:
+        openers = []
+        for number in range(children):
+            some = (str(number * ALL_ZONES // children), str((number + 1) * ALL_ZONES // children))
+            opener = subprocess.Popen(
+                [sys.executable, "-c", OPEN_MANY, mnt, *some], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            )
+            openers.append(stack.enter_context(opener))
+        for opener in openers:
+            assert opener.stdout is not None
+            assert opener.stdout.readline() == "all open\n"
+        assert descriptors() <= before + 4
+        assert resident() <= memory + ALL_ZONES * 1536
+        with opened(last, os.O_RDONLY) as reader:
+            assert not is_read_past(daemon, reader)
+        for opener in openers:
+            assert opener.stdin is not None
+            opener.stdin.close()
+
+    def passes_again() -> bool:
+        with opened(last, os.O_RDONLY) as reader:
+            return is_read_past(daemon, reader)
+
+    wait_until("the kernel has told of those that were closed", passes_again)
+    memory = resident()
+    for number in range(ALL_ZONES):
+        os.close(os.open(mnt / f"seq/{number}", os.O_RDONLY))
+    assert resident() <= memory + (8 << 20)
+    assert descriptors() <= before + 4
+
+
+def test_a_write_under_way_can_be_read(passing: Callable[..., Path], device_dir: Device, tmp_path: Path) -> None:
+    """The host file has the data, and the write has not returned."""
+    passing()  # or skip
+    directory, mnt = device_dir(), tmp_path / "slow"
+    mnt.mkdir()
+    has_written, written = os.pipe()
+    go_on, let_go_on = os.pipe()
+
+    def make() -> Filesystem:
+        device = open_device(directory)
+        store = device.write
+
+        def write(offset: int, data: bytes | bytearray | memoryview) -> None:
+            store(offset, data)
+            os.write(written, b"w")
+            os.read(go_on, 1)
+
+        device.write = write  # type: ignore[method-assign]  # a device that takes long over the answer
+        return Filesystem(device)
+
+    with served(make, str(mnt)), opened(mnt / "seq/0", os.O_RDONLY) as reader:
+        writer = threading.Thread(target=append, args=(mnt / "seq/0", pattern(BLOCK)))
+        writer.start()
+        assert os.read(has_written, 1) == b"w"
+        assert os.pread(reader, MIB, 0) == pattern(BLOCK)
+        assert writer.is_alive()
+        os.write(let_go_on, b"g")
+        writer.join()
+    for descriptor in (has_written, written, go_on, let_go_on):
+        os.close(descriptor)
 
 
 def test_reads_go_on_when_the_daemon_dies(passing: Callable[..., Path], mounted: Mounts) -> None:

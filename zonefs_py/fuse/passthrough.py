@@ -19,6 +19,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -33,6 +34,9 @@ MOST_BACKINGS = 65_536
 
 ZONES_TO_PROBE = 64
 
+SECONDS_TO_COME_BACK = 5.0
+"""How long a node is kept free for who got ESTALE. He comes at once, if the machine lets him and he was not killed."""
+
 
 class OpenMode(NamedTuple):
     """How the kernel is to treat an open file: see `door.reply_open`."""
@@ -44,7 +48,7 @@ class OpenMode(NamedTuple):
 class _Node:
     """What the kernel takes for an inode. A file has one, as a rule."""
 
-    __slots__ = ("backing", "generation", "marked", "readers", "unmarked")
+    __slots__ = ("backing", "generation", "kept_free_until", "marked", "readers", "unmarked")
 
     def __init__(self, generation: int) -> None:
         self.generation = generation
@@ -53,8 +57,14 @@ class _Node:
         self.readers: set[int] = set()
         """Those of them whose reads pass us by."""
         self.unmarked = 0
+        self.kept_free_until = 0.0
+        """Until when nothing may be marked, for who got ESTALE and is shown here: the kernel tries once more only."""
         self.backing = 0
         """Id of the backing file while there are marked handles."""
+
+    def keep_free(self) -> None:
+        """Somebody will come who cannot use this node once it is marked."""
+        self.kept_free_until = time.monotonic() + SECONDS_TO_COME_BACK
 
 
 class _File:
@@ -176,10 +186,11 @@ class Passthrough:
             node = None if file is None else file.nodes.get(number)
             if file is None or node is None or not node.marked:
                 return
-            if file.current == number:
-                # A new one if a look-up would find one that is passed through, too.
+            if file.nodes[file.current].marked:
+                # A look-up would find one that is passed through, too.
                 file.current = max(file.nodes) + 1
                 file.nodes[file.current] = _Node(0)
+            file.nodes[file.current].keep_free()
         raise StaleNode(f"inode {ino}: open for reading past the file system; look it up again to write and read it")
 
     def open(self, ino: int, number: int, handle: int, flags: int, *, sequential: bool) -> OpenMode:
@@ -218,6 +229,8 @@ class Passthrough:
 
     def _may_begin(self, node: _Node, access: int, *, sequential: bool) -> bool:
         if not self.active or node.unmarked or self._nr_backings >= MOST_BACKINGS:
+            return False
+        if node.kept_free_until and time.monotonic() < node.kept_free_until:
             return False
         # A conventional file that somebody writes has a page cache of FUSE's, where mappings and all reads are one.
         return access == os.O_RDONLY or (sequential and access == os.O_WRONLY)
@@ -294,8 +307,10 @@ class Passthrough:
             with self._lock:
                 assert file is not None
                 old = file.nodes[number]
+                kept_free_until = file.nodes[file.current].kept_free_until
                 # Its handles stay with it until they are released.
                 file.nodes[number] = _Node(old.generation + 1)
+                file.nodes[number].kept_free_until = kept_free_until
                 file.current = number
                 self._files[ino] = file
                 self._close_backing(old)

@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -584,6 +585,10 @@ def test_opening_to_read_past_us_counts_as_reading(passing: Callable[..., Path])
     os.utime(mnt / "seq/0", ns=(1_000_000_000, 2_000_000_000))
     with opened(mnt / "seq/0", os.O_RDONLY | os.O_NOATIME):
         assert (mnt / "seq/0").stat().st_atime_ns == 1_000_000_000
+    before = time.time_ns()
     with opened(mnt / "seq/0", os.O_RDONLY) as reader:
+        moved = (mnt / "seq/0").stat().st_atime_ns
+        assert moved > 2_000_000_000
+        assert abs(moved - before) < 60_000_000_000
         os.pread(reader, BLOCK, 0)
-        assert (mnt / "seq/0").stat().st_atime_ns > 2_000_000_000
+        assert (mnt / "seq/0").stat().st_atime_ns == moved

@@ -45,10 +45,12 @@ class Inode:
         self.gid = gid
         self.atime_ns = self.mtime_ns = self.ctime_ns = time_ns
 
-    def touch_atime(self, now_ns: int) -> None:
-        """Move the access time as ``relatime`` does: when it is not after the others, or a day old."""
+    def touch_atime(self, now_ns: int) -> bool:
+        """Move the access time as ``relatime`` does: when it is not after the others, or a day old. Return whether."""
         if self.atime_ns <= self.mtime_ns or self.atime_ns <= self.ctime_ns or now_ns - self.atime_ns >= _DAY_NS:
             self.atime_ns = now_ns
+            return True
+        return False
 
 
 class ZoneFile(Inode):

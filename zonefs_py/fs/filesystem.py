@@ -870,12 +870,13 @@ class Filesystem:
                 return None
             return descriptor
 
-    def count_as_read(self, handle: int) -> None:
-        """Move the access time for reads that will pass us by. Raises BadHandle."""
+    def count_as_read(self, handle: int) -> bool:
+        """Move the access time for reads that will pass us by; return whether it has moved. Raises BadHandle."""
         opened = self._opened(handle)
-        if not opened.keep_atime and not self._mount.read_only:
-            with opened.file.lock:
-                opened.file.touch_atime(self._clock())
+        if opened.keep_atime or self._mount.read_only:
+            return False
+        with opened.file.lock:
+            return opened.file.touch_atime(self._clock())
 
     def _backing_withdrawn(self, zones: Iterable[int]) -> None:
         if self.on_withdrawn is not None:

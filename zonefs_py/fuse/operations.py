@@ -672,6 +672,9 @@ class Operations(pyfuse3.Operations):
             raise
         self._files[handle] = ino
         self._numbers[handle] = number
+        if mode.passes_by and self._fs.count_as_read(handle):
+            # The kernel does not see that as the read that it knows of.
+            self.kernel.forget(ino, attr_only=True)
         if not door.reply_open(request, handle, mode.direct_io, mode.backing):
             # Whoever asked is gone, and so nobody will release it.
             self._let_go(handle)

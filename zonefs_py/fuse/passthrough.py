@@ -44,6 +44,11 @@ class OpenMode(NamedTuple):
     direct_io: bool
     backing: int
 
+    @property
+    def passes_by(self) -> bool:
+        """Whether its reads will pass us by."""
+        return self.backing != 0 and not self.direct_io
+
 
 class _Node:
     """What the kernel takes for an inode. A file has one, as a rule."""
@@ -223,8 +228,6 @@ class Passthrough:
             passes_by = access == os.O_RDONLY and not flags & os.O_DIRECT
             if passes_by:
                 node.readers.add(handle)
-        if passes_by:
-            self._fs.count_as_read(handle)
         return OpenMode(not passes_by, node.backing)
 
     def _may_begin(self, node: _Node, access: int, *, sequential: bool) -> bool:

@@ -454,7 +454,9 @@ class Operations(pyfuse3.Operations):
         entry.st_atime_ns = attributes.atime_ns
         entry.st_mtime_ns = attributes.mtime_ns
         entry.st_ctime_ns = attributes.ctime_ns
-        entry.entry_timeout = entry.attr_timeout = CACHE_SECONDS
+        entry.entry_timeout = CACHE_SECONDS
+        # Of a node that the kernel is only about to learn of, it cannot be told meanwhile that these are old.
+        entry.attr_timeout = 0.0 if self._passthrough.is_renumbered(attributes.ino) else CACHE_SECONDS
         return entry
 
     @_answering
@@ -634,8 +636,8 @@ class Operations(pyfuse3.Operations):
             sequential = self._fs.is_sequential(ino)
             self._passthrough.check_open(ino, number, flags, sequential=sequential)
             waits = bool(flags & os.O_TRUNC) or (bool(flags & os.O_ACCMODE) and self._awaits_closed())
-            # The kernel has just learnt of another node: what was written while it did, it may not know.
-            waits = waits or (flags & os.O_ACCMODE == os.O_RDWR and self._passthrough.is_split(ino))
+            # The kernel may have just learnt of another node: what was written while it did, it may not know.
+            waits = waits or self._passthrough.is_renumbered(ino)
             if not waits and self._is_free(ino):
                 self._reply_open(request, ino, number, self._fs.open(ino, flags, uid), flags, sequential)
                 return None
@@ -660,7 +662,7 @@ class Operations(pyfuse3.Operations):
         handle = await self._with_room(lambda: self._call_on_worker(ino, self._fs.open, ino, flags, uid))
         if flags & os.O_TRUNC:
             await self._changed_by(ino, number)
-        elif self._passthrough.is_split(ino):
+        elif self._passthrough.is_renumbered(ino):
             await self._in_kernel(self.kernel.refresh, ino)
         return handle
 

@@ -180,6 +180,14 @@ class Passthrough:
         file = self._files.get(ino)
         return file is not None and len(file.nodes) > 1
 
+    def is_renumbered(self, ino: int) -> bool:
+        """Whether the kernel knows the file *ino* by another node than its first, or is about to."""
+        file = self._files.get(ino)
+        if file is None:
+            return False
+        with self._lock:
+            return file.current != 0 or len(file.nodes) > 1 or file.nodes[0].generation != 0
+
     # Opening and closing
 
     def check_open(self, ino: int, number: int, flags: int, *, sequential: bool) -> None:

@@ -86,6 +86,10 @@ class DifferentFilesystems(ZonefsError, errno=errno.EXDEV):
     """Two files of a copy are not of one mount. Never an answer to the kernel: it would copy by itself then."""
 
 
+class PowerLost(ZonefsError, errno=errno.EIO):
+    """The device has no power, or the file was opened before it lost that."""
+
+
 class OutOfMemory(ZonefsError, errno=errno.ENOMEM):
     """There is no memory for what was asked."""
 
@@ -215,6 +219,11 @@ def naming_errors(name: str | os.PathLike[str]) -> Iterator[None]:
 def is_disconnected(exc: OSError) -> bool:
     """Whether *exc* says that the daemon of a FUSE mount is gone."""
     return exc.errno in (errno.ENOTCONN, errno.ECONNABORTED)
+
+
+def is_answered(exc: OSError) -> bool:
+    """Whether *exc*, from a FUSE mount, is the answer of a daemon whose device has no power, or of a failing one."""
+    return exc.errno == errno.EIO
 
 
 def is_forgotten(exc: OSError) -> bool:

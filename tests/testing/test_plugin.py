@@ -187,11 +187,16 @@ def test_mounts(pytester: pytest.Pytester, temporary: Path) -> None:
     result = run(
         pytester,
         """
-        import os, pytest
+        import os, threading, time
+        import pytest
 
         def append(path, data):
             descriptor = os.open(path, os.O_WRONLY | os.O_DIRECT | os.O_APPEND)
-            os.write(descriptor, data)
+            try:
+                os.write(descriptor, data)
+            except OSError:
+                os.close(descriptor)
+                raise
             return descriptor
 
         def test_a_mount(zonefs_mount):
@@ -217,17 +222,75 @@ def test_mounts(pytester: pytest.Pytester, temporary: Path) -> None:
             with pytest.raises(OSError, match="Input/output error"):
                 append(mount.path / "seq/0", bytes(4096))
             os.close(append(mount.path / "seq/0", bytes(4096)))
-            with pytest.raises(Exception, match="from the start"):
-                zonefs_faults.add("write", "fail")
+
+        def test_faults_of_a_mount_in_use(zonefs_mount, zonefs_faults):
+            mount = zonefs_mount(mount_options="errors=repair")
+            os.close(append(mount.path / "seq/0", bytes(4096)))
+            zonefs_faults.add("write", "fail", zones=2, error="ENOSPC", count=None)
+            other = zonefs_mount(mount_options="errors=repair")
+            for name, one in enumerate((mount, other)):
+                with pytest.raises(OSError, match="No space left"):
+                    append(one.path / "seq/0", bytes(4096))
+                assert zonefs_faults.fired == name + 1
+            os.close(append(mount.path / "seq/1", bytes(4096)))
+            mount.remount()
+            with pytest.raises(OSError, match="No space left"):
+                append(mount.path / "seq/0", bytes(4096))
+            other.unmount()
+            zonefs_faults.clear()
+            assert zonefs_faults.fired == 0
+            os.close(append(mount.path / "seq/0", bytes(4096)))
+            with pytest.raises(Exception, match="has zones 0 to 15"):
+                zonefs_faults.add("write", "fail", zones=16)
+            mount.remount()
+            os.close(append(mount.path / "seq/0", bytes(4096)))
+
+        def test_stuck_calls(zonefs_mount, zonefs_faults, zonefs_filesystem):
+            mount, fs = zonefs_mount(mount_options="errors=repair"), zonefs_filesystem()
+            zonefs_faults.add("flush", "stuck", count=None)
+            descriptor = append(mount.path / "seq/0", bytes(4096))
+            handle = fs.open("seq/0", os.O_RDONLY)
+            errors = []
+
+            def sync(call, *arguments):
+                try:
+                    call(*arguments)
+                except Exception as exc:
+                    errors.append(exc)
+
+            calls = [(os.fsync, descriptor), (fs.fsync, handle)]
+            threads = [threading.Thread(target=sync, args=call) for call in calls]
+            for thread in threads:
+                thread.start()
+            while zonefs_faults.stuck < 2:
+                time.sleep(0.01)
+            assert zonefs_faults.release(fail=True) == 2
+            for thread in threads:
+                thread.join()
+            assert len(errors) == 2
+            os.close(descriptor)
 
         def test_power(zonefs_mount):
             mount = zonefs_mount(write_cache=True)
             descriptor = append(mount.path / "seq/0", b"a" * 4096)
             os.fsync(descriptor)
             os.write(descriptor, b"b" * 4096)
-            os.close(descriptor)
-            mount.power_cut()
+            pid = mount.pid
+            cut = mount.power_cut()
+            assert (cut.unflushed, cut.kept) == (4096, 0)
             assert (mount.path / "seq/0").read_bytes() == b"a" * 4096
+            with pytest.raises(OSError, match="Input/output error"):
+                os.write(descriptor, b"b" * 4096)
+            with pytest.raises(OSError, match="Input/output error"):
+                os.close(descriptor)
+            os.close(append(mount.path / "seq/0", b"c" * 4096))
+            mount.power_cut("all", dead=True)
+            with pytest.raises(OSError, match="Input/output error"):
+                (mount.path / "seq/0").read_bytes()
+            mount.power_on()
+            assert (mount.path / "seq/0").read_bytes() == b"a" * 4096 + b"c" * 4096
+            assert mount.pid == pid
+            assert mount.control.statistics()["activity"]["writes"] == 3
 
         def test_a_power_cut_needs_a_cache(zonefs_mount):
             with pytest.raises(Exception, match="write_cache=True"):
@@ -237,7 +300,7 @@ def test_mounts(pytester: pytest.Pytester, temporary: Path) -> None:
             append(zonefs_mount().path / "seq/0", bytes(4096))
         """,
     )
-    result.assert_outcomes(passed=6)
+    result.assert_outcomes(passed=8)
     assert list(temporary.glob("zonefs-py-run-*")) == []
 
 
@@ -257,7 +320,7 @@ def test_a_daemon_that_fails_fails_the_test(pytester: pytest.Pytester, temporary
         """,
     )
     result.assert_outcomes(passed=2, errors=1)
-    result.stdout.fnmatch_lines(["the daemon of *mnt1 failed (-9); its log:", "*mounted at*"])
+    result.stdout.fnmatch_lines(["the daemon of *mnt1 failed (-9); its log:", "*mounting 16 zones*"])
     assert list(temporary.glob("zonefs-py-run-*")) == []
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import asdict
 from typing import Any
 
 import click
@@ -14,6 +15,7 @@ from zonefs_py.cli.parameters import PATH, format_option
 from zonefs_py.cli.zone import parse_zones
 from zonefs_py.control.client import MountControl
 from zonefs_py.control.live import LOG_LEVELS
+from zonefs_py.device.power_cut import parse_keep
 from zonefs_py.units import format_size
 from zonefs_py.zone import ZoneCondition
 
@@ -115,6 +117,34 @@ def zone(context: click.Context, action: str, zones: tuple[str, ...]) -> None:
         control.force_zones(*numbers, condition=_CONDITIONS[action])
     else:
         getattr(control, f"{action}_zones")(*numbers)
+
+
+@ctl.command("power-cut", short_help="Cut the power: what was not flushed is lost.")
+@click.option("--keep", default="none", show_default=True, metavar="none|all|seed:N", help="What survives of it.")
+@click.option("--dead", is_flag=True, help="Stay without power: every call is EIO, until 'power-on'.")
+@format_option("text", "json")
+@click.pass_context
+def power_cut(context: click.Context, keep: str, dead: bool, format_name: str) -> None:
+    """Cut the power of a device with a write cache, and mount it again; print what was not flushed, and is kept.
+
+    The mount stays, as if it were new; files that are open now fail with EIO until they are opened again. The device
+    must have been mounted with a write cache: as write-cache:DEVICE.
+    """
+    parse_keep(keep)
+    cut = _control(context).power_cut(keep, dead=dead)
+    if format_name == "json":
+        click.echo(json.dumps(asdict(cut), indent=2))
+        return
+    for loss in cut.zones:
+        click.echo(f"zone {loss.number}: {loss.unflushed} bytes not flushed, {loss.kept} kept")
+    click.echo(f"{cut.unflushed} bytes were not flushed, {cut.kept} of them are kept")
+
+
+@ctl.command("power-on", short_help="Bring back a mount that has no power.")
+@click.pass_context
+def power_on(context: click.Context) -> None:
+    """Bring back a mount that 'power-cut --dead' has left without power."""
+    _control(context).power_on()
 
 
 @ctl.command(short_help="Show or set the limits of copies.")

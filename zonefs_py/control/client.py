@@ -14,8 +14,9 @@ from zonefs_py.config import FILESYSTEM_TYPE
 from zonefs_py.control.mounts import MountEntry, find_mount, find_mounts_of
 from zonefs_py.control.socket_path import check_runtime_directory, runtime_directory, socket_path
 from zonefs_py.device.fault_rules import FaultRule, describe_rule
+from zonefs_py.device.power_cut import PowerCut, ZoneLoss, parse_keep
 from zonefs_py.device.stack import read_scenario
-from zonefs_py.errors import MountError
+from zonefs_py.errors import MountError, is_answered
 from zonefs_py.zone import CONDITION_NAMES, ZoneCondition
 
 TIMEOUT_SECONDS = 60.0
@@ -51,6 +52,8 @@ def _ask_mount(mount: MountEntry, request: dict[str, Any]) -> Any:
         # close(2) does not wait for the file system; a request that does, sent after it, comes to the daemon after it.
         os.statvfs(mount.mountpoint)
     except OSError as exc:
+        if is_answered(exc):
+            return ask_daemon(mount, request)
         where = mount.mountpoint
         raise MountError(f"{where}: its daemon does not answer ({exc.strerror}); 'zonefs-py umount' it") from None
     return ask_daemon(mount, request)
@@ -188,6 +191,24 @@ class MountControl:
         Return how many there were. The rules stay, and hold the next call.
         """
         return self.ask("release-stuck", numbers=list(numbers) or None, fail=fail)  # type: ignore[no-any-return]
+
+    # Power
+
+    def power_cut(self, keep: str = "none", *, dead: bool = False) -> PowerCut:
+        """Cut the power of the write cache in the device; return what was not flushed, and how much of it is kept.
+
+        *keep* is ``none``, ``all`` or ``seed:N``. When this returns the mount is back, as if mounted anew, or *dead*:
+        every call on it is EIO then. Files that were open are lost: calls on them are EIO. Raises OptionError for any
+        other *keep*, MountError if there is no write cache (nothing has changed then), or if the device could not be
+        mounted again (the mount is dead).
+        """
+        parse_keep(keep)
+        zones = self.ask("power-cut", keep=keep, dead=dead)["zones"]
+        return PowerCut(tuple(ZoneLoss(**zone) for zone in zones))
+
+    def power_on(self) -> None:
+        """Bring back a mount that a power cut left dead. Nothing happens to another one, if it has a write cache."""
+        self.ask("power-on")
 
     # The rest
 

@@ -17,6 +17,7 @@ from typing import Any
 from zonefs_py.device.description import shorten
 from zonefs_py.device.fault import FaultDevice
 from zonefs_py.device.fault_rules import any_waits, describe_rule, parse_rule
+from zonefs_py.device.power_cut import parse_keep
 from zonefs_py.errors import UserError, ZonefsError
 from zonefs_py.fs.filesystem import Filesystem
 from zonefs_py.fs.refusals import MOST_REFUSALS
@@ -126,6 +127,21 @@ def refusals(fs: Filesystem, request: dict[str, Any]) -> list[dict[str, Any]]:
     return [asdict(refusal) for refusal in fs.refusals.last(min(last, MOST_REFUSALS))]
 
 
+def power_cut(fs: Filesystem, request: dict[str, Any]) -> dict[str, Any]:
+    """Answer ``power-cut``: the mount comes back before the answer, unless it is to stay dead."""
+    check_fields(request, "keep", "dead")
+    keep = request.get("keep", "none")
+    if not isinstance(keep, str):
+        raise UserError("keep must be a text: none, all, or seed:N")
+    return asdict(fs.power_cut(parse_keep(keep), dead=check_flag(request, "dead")))
+
+
+def power_on(fs: Filesystem, request: dict[str, Any]) -> None:
+    """Answer ``power-on``: a mount that a power cut left dead comes back."""
+    check_fields(request)
+    fs.power_on()
+
+
 # Faults
 
 
@@ -221,6 +237,8 @@ REQUESTS: dict[str, Callable[[Filesystem, dict[str, Any]], Any]] = {
     "manage-zones": manage_zones,
     "set-log-level": set_log_level,
     "why": refusals,
+    "power-cut": power_cut,
+    "power-on": power_on,
     "add-faults": add_faults,
     "list-faults": list_faults,
     "remove-faults": remove_faults,

@@ -198,11 +198,15 @@ class ZonedDevice(ABC):
         open. `power_on` ends it. Without power nothing more is lost. Raises UserError if the device has no write
         cache, or *keep* asks for what there is not; nothing has happened then.
         """
-        raise UserError(f"{self.info.name} has no write cache to lose: open it as write-cache:{self.info.name}")
+        raise self._no_cache()
 
     def power_on(self) -> None:
         """Come back after `power_cut`; nothing happens if there is power. Raises UserError as that, DeviceError."""
-        raise UserError(f"{self.info.name} has no write cache: its power cannot be cut")
+        raise self._no_cache()
+
+    def _no_cache(self) -> UserError:
+        name = self.info.name
+        return UserError(f"{name} has no write cache, and so nothing to lose with the power: use write-cache:{name}")
 
     @abstractmethod
     def close(self) -> None:

@@ -126,6 +126,7 @@ class FaultDevice(ZonedDevice):
         self._entries = [_Entry(number, rule, now) for number, rule in enumerate(rules, start=1)]
         self._next_number = len(rules) + 1
         self._withdrawn: Callable[[Iterable[int]], None] | None = None
+        self._powered = True
         self._pass_down()
 
     @classmethod
@@ -269,7 +270,7 @@ class FaultDevice(ZonedDevice):
 
     def _firing(self, call: Call) -> list[_Firing]:
         """Count the call, and return what strikes it."""
-        if not self._entries:
+        if not self._entries or not self._powered:
             return []
         with self._lock:
             due = [firing for entry in self._entries if (firing := self._due(entry, call)) is not None]
@@ -497,10 +498,16 @@ class FaultDevice(ZonedDevice):
         self._device.force_conditions(numbers, condition)
 
     def power_cut(self, keep: Keep) -> PowerCut:
-        return self._device.power_cut(keep)
+        """Do what `ZonedDevice.power_cut` says. Without power, calls fail at once: none waits, and no rule strikes."""
+        cut = self._device.power_cut(keep)
+        self._powered = False
+        self._stuck.interrupt()
+        return cut
 
     def power_on(self) -> None:
         self._device.power_on()
+        self._stuck.resume()
+        self._powered = True
 
     def close(self) -> None:
         self._device.close()

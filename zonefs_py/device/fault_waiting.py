@@ -43,6 +43,7 @@ class StuckCalls:
         """Guards the two below. Nothing is called while it is held."""
         self._held: list[_Held] = []
         self._abandoned = False
+        self._interrupted = False
         self.watcher: Callable[[bool], None] | None = None
         """See `ZonedDevice.watch_stuck`."""
 
@@ -68,7 +69,7 @@ class StuckCalls:
 
     def _wait(self, held: _Held) -> bool:
         with self._changed:
-            if self._abandoned:
+            if self._abandoned or self._interrupted:
                 return False
             log.info("zone %d: %s is stuck by rule %d", held.zone, held.what, held.rule)
             self._held.append(held)
@@ -76,9 +77,9 @@ class StuckCalls:
         return bool(held.goes_on)
 
     def sleep(self, seconds: float) -> None:
-        """Wait for *seconds*, or until all is abandoned."""
+        """Wait for *seconds*, or until waiting is interrupted."""
         with self._changed:
-            self._changed.wait_for(lambda: self._abandoned, seconds)
+            self._changed.wait_for(lambda: self._abandoned or self._interrupted, seconds)
 
     def release(self, rules: Iterable[int] | None, *, fail: bool) -> int:
         """Let calls that are stuck by *rules* (None: by any) go on, or *fail*; return how many there were."""
@@ -90,6 +91,17 @@ class StuckCalls:
             self._held = [one for one in self._held if one.goes_on is None]
             self._changed.notify_all()
         return len(chosen)
+
+    def interrupt(self) -> None:
+        """Make nobody wait any more, as `abandon`, but until `resume`."""
+        with self._changed:
+            self._interrupted = True
+        self.release(None, fail=True)
+
+    def resume(self) -> None:
+        """Let calls wait again."""
+        with self._changed:
+            self._interrupted = False
 
     def abandon(self) -> None:
         """Make nobody wait any more, for good: stuck calls fail, and so do those that would get stuck."""

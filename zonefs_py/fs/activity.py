@@ -31,10 +31,13 @@ class Activity:
         self._lock = threading.Lock()
         """Guards all below. The last lock taken."""
         self._syncs = self._resets = self._finishes = 0
+        self._before = [0, 0, 0, 0]
+        """Reads, bytes read, writes, bytes written in files that were carried over."""
 
     def counters(self, files: Iterable[ZoneFile]) -> ActivityCounters:
         """The numbers at this moment, with those of *files*."""
-        reads = bytes_read = writes = bytes_written = 0
+        with self._lock:
+            reads, bytes_read, writes, bytes_written = self._before
         for file in files:
             reads += file.reads
             bytes_read += file.bytes_read
@@ -42,6 +45,13 @@ class Activity:
             bytes_written += file.bytes_written
         with self._lock:
             return ActivityCounters(reads, bytes_read, writes, bytes_written, self._syncs, self._resets, self._finishes)
+
+    def carry(self, files: Iterable[ZoneFile]) -> None:
+        """Count what was done with *files*, which `counters` will not be given any more."""
+        with self._lock:
+            for file in files:
+                for place, number in enumerate((file.reads, file.bytes_read, file.writes, file.bytes_written)):
+                    self._before[place] += number
 
     def count_sync(self) -> None:
         """Count an fsync of a file."""

@@ -24,6 +24,7 @@ from zonefs_py.errors import (
     NotPermitted,
     OpenZonesExhausted,
     OutOfMemory,
+    PowerLost,
     ReadOnlyFilesystem,
     TooManyWriteOpenFiles,
     UnknownIoctl,
@@ -109,6 +110,12 @@ _FIXED: dict[type[ZonefsError], Explanation] = {
     ),
     BadHandle: Explanation(
         "The file is not open for this kind of access.", "read(2), write(2)", "open it with the right access mode"
+    ),
+    PowerLost: Explanation(
+        "A power cut takes away every file that is open, as the end of the process would; without power there is"
+        " nothing.",
+        "docs/control.md",
+        "open the file again; if the mount is dead, 'zonefs-py ctl MOUNTPOINT power-on' brings it back",
     ),
     OutOfMemory: Explanation(
         "A copy through memory needs a buffer.", "docs/copy.md", "copy less at a time, or set copy_max_bytes lower"

@@ -16,7 +16,9 @@ from zonefs_py.errors import (
     NotAligned,
     NotAtWritePointer,
     NotPermitted,
+    PowerLost,
     ReadOnlyFilesystem,
+    ZonefsError,
 )
 from zonefs_py.fs.layout import CONVENTIONAL_GROUP, SEQUENTIAL_GROUP, FileExtent
 from zonefs_py.zone import ZoneCondition, ZoneOp
@@ -66,6 +68,7 @@ class ZoneFile(Inode):
         "explicitly_open",
         "index",
         "lock",
+        "lost",
         "nr_zones",
         "offline",
         "readonly",
@@ -105,6 +108,8 @@ class ZoneFile(Inode):
         self.offline = extent.condition is ZoneCondition.OFFLINE
         self.explicitly_open = False
         self.active = False
+        self.lost = False
+        """Whether this view of the file ended with a power cut: nothing is to be done by it any more."""
         self.write_opens = 0
         self.reads = self.bytes_read = self.writes = self.bytes_written = 0
         if self.offline:
@@ -128,15 +133,28 @@ class ZoneFile(Inode):
         """Whether nobody may write or change the file, because its zone is (taken for) read-only or offline."""
         return self.readonly or self.offline
 
+    def refusal(self, what: str) -> ZonefsError:
+        """What to raise for a file that is `immutable`, when it cannot be *what* (``written``, say)."""
+        if self.lost:
+            return PowerLost(f"{self.name}: the power was cut since it was opened")
+        return NotPermitted(f"{self.name}: the zone cannot be {what}")
+
+    def lose(self) -> None:
+        """Let nothing be done by this view of the file any more, because power was lost."""
+        self.lost = self.offline = True
+        self.explicitly_open = False
+        self.mode &= ~PERMISSION_BITS
+
     def check_read(self, offset: int, length: int, *, direct: bool) -> int:
         """Return how many bytes a read of *length* at *offset* gives: 0 at or past the end.
 
-        Raises NotPermitted for a file that may not be read at all, NotAligned, InvalidRequest (negative).
+        Raises NotPermitted for a file that may not be read at all (here and below: or PowerLost), NotAligned,
+        InvalidRequest (negative).
         """
         if offset < 0 or length < 0:
             raise InvalidRequest(f"{self.name}: read of {length} bytes at {offset}")
         if self.immutable and not self.mode & PERMISSION_BITS:
-            raise NotPermitted(f"{self.name}: the zone cannot be read")
+            raise self.refusal("read")
         length = max(0, min(length, self.size - offset))
         if direct and length and (offset | length) % self.block_size:
             raise NotAligned(
@@ -154,7 +172,7 @@ class ZoneFile(Inode):
         if offset < 0:
             raise InvalidRequest(f"{self.name}: write at {offset}")
         if self.immutable:
-            raise NotPermitted(f"{self.name}: the zone cannot be written")
+            raise self.refusal("written")
         if read_only:
             raise ReadOnlyFilesystem(f"{self.name}: the file system is read-only")
         # Appending to a sequential file ignores the offset that was given; to a conventional one it is an error anyway.
@@ -187,7 +205,7 @@ class ZoneFile(Inode):
         ReadOnlyFilesystem, BeyondCapacity (so at the write pointer of a full zone), NotAtWritePointer, NotAligned.
         """
         if self.immutable:
-            raise NotPermitted(f"{self.name}: the zone cannot be written")
+            raise self.refusal("written")
         if read_only:
             raise ReadOnlyFilesystem(f"{self.name}: the file system is read-only")
         if offset >= self.capacity:
@@ -215,7 +233,7 @@ class ZoneFile(Inode):
         if size < 0:
             raise InvalidRequest(f"{self.name}: truncation to {size}")
         if self.immutable:
-            raise NotPermitted(f"{self.name}: the zone cannot be written")
+            raise self.refusal("written")
         if size > max_file_size:
             raise BeyondCapacity(f"{self.name}: truncation to {size}, the largest file has {max_file_size}")
         if not self.sequential:

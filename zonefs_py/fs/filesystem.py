@@ -10,6 +10,7 @@ import contextlib
 import itertools
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
@@ -20,6 +21,7 @@ from zonefs_py.copy.abi import share_out
 from zonefs_py.copy.blocks import MAX_COPY_NR_RANGES, check_pieces
 from zonefs_py.copy.engine import CopyEngine, Engine
 from zonefs_py.device.base import ZonedDevice
+from zonefs_py.device.power_cut import Keep, PowerCut
 from zonefs_py.errors import (
     AccessDenied,
     AlreadyExists,
@@ -31,6 +33,7 @@ from zonefs_py.errors import (
     NoSuchFile,
     NotADirectory,
     NotPermitted,
+    PowerLost,
     ReadOnlyFilesystem,
     UserError,
     ZonefsError,
@@ -43,6 +46,7 @@ from zonefs_py.fs.explain import FileState
 from zonefs_py.fs.file import PERMISSION_BITS, WRITE_BITS, Inode, ZoneFile
 from zonefs_py.fs.mount import Mount, SequentialFileCounters
 from zonefs_py.fs.partial_blocks import read_bytes, read_bytes_now
+from zonefs_py.fs.power import AroundPower, change_of_view, unobserved
 from zonefs_py.fs.recovery import Verdict
 from zonefs_py.fs.refusals import Refusal, RefusalLog
 from zonefs_py.fs.repair import Repair
@@ -72,6 +76,16 @@ class _Handle:
         self.keep_atime = bool(flags & os.O_NOATIME)
 
 
+def _refuse_lost(files: Iterable[ZoneFile]) -> None:
+    """Raise PowerLost if one of *files* is of before a power cut.
+
+    Their locks must not be taken together with those of files of after it: the same zone's have no order.
+    """
+    for file in files:
+        if file.lost:
+            raise file.refusal("copied")
+
+
 class Filesystem:
     """A mounted zonefs. Use it as a context manager, or `close` it.
 
@@ -93,15 +107,12 @@ class Filesystem:
         mount a device by its name, without that to think of, there is `open_filesystem`.
         """
         self.device = device
-        self.superblock = Superblock.unpack(device.read(0, SUPERBLOCK_SIZE))
         self._clock = clock
-        self._mount = Mount(options, device.info.max_open_zones, device.info.max_active_zones)
-        self._tree = Tree(self._settled_zones(), self.superblock, device.info.block_size, clock())
-        self._mount.add_files(self._tree.files())
+        self._power = threading.Lock()
+        """Held while the power goes or comes. Taken before the lock of any file."""
+        self._look_afresh(options)
         self.copy_engine = CopyEngine(device, None if options.copy == "auto" else Engine(options.copy))
         """The copy path of the device: its limits and counters."""
-        self._repair = Repair(device, self._mount)
-        self._copier = FileCopier(device, self._mount, self._repair, clock)
         self._handles: dict[int, _Handle] = {}
         """Open files. Single operations on a dict are atomic, and a handle belongs to one caller."""
         self._next_handle = itertools.count(1)
@@ -116,7 +127,24 @@ class Filesystem:
         self.on_withdrawn: Callable[[int], None] | None = None
         """Called, with no lock held and in any thread, with the number of an inode whose file from
         `backing_descriptor` may be that no more. So may be those of inodes that `on_change` is called for."""
+        self.around_power: AroundPower = unobserved
+        """Entered, with no lock of a file held, while the power is cut, or comes back."""
         device.watch_backing(self._backing_withdrawn)
+
+    def _look_afresh(self, options: MountOptions) -> None:
+        """Make files of the zones as the device reports them. Raises SuperblockError, DeviceError, nothing changed."""
+        device = self.device
+        superblock = Superblock.unpack(device.read(0, SUPERBLOCK_SIZE))
+        mount = Mount(options, device.info.max_open_zones, device.info.max_active_zones)
+        tree = Tree(self._settled_zones(), superblock, device.info.block_size, self._clock())
+        mount.add_files(tree.files())
+        # Who has a file of before finds that it is lost; so it does no harm to see some of these, and not the others.
+        self.superblock = superblock
+        self._mount = mount
+        self._repair = Repair(device, mount)
+        self._copier = FileCopier(device, mount, self._repair, self._clock)
+        self._tree = tree
+        """While there is no power, as it was before."""
 
     def _settled_zones(self) -> list[Zone]:
         """Report all zones, having closed those that are open: the count of open zones starts at zero."""
@@ -130,6 +158,82 @@ class Filesystem:
     def _close_zone(self, number: int, wpoffset: int) -> None:
         # A ZNS drive keeps a zone active that is closed unwritten; a reset frees it (zonefs_zone_mgmt).
         self.device.zone_mgmt(ZoneOp.CLOSE if wpoffset else ZoneOp.RESET, number)
+
+    # Power
+
+    @property
+    def powered(self) -> bool:
+        """Whether the device has power, as far as `power_cut` and `power_on` are concerned."""
+        return not self._mount.power_lost
+
+    def power_cut(self, keep: Keep, *, dead: bool = False) -> PowerCut:
+        """Cut the power of the device, which must have a write cache, and come back as a new mount does.
+
+        What was not flushed is lost, but for what *keep* says; the superblock and the zones are read afresh, modes,
+        owners and times of files are as after a mount. Calls under way fail, or are done before. Open files stay open,
+        and every call on them but `release` raises PowerLost. *dead*: there is no power until `power_on`, and every
+        call raises PowerLost. Cutting the power when there is none loses nothing.
+
+        Raises UserError if there is no write cache, or *keep* asks for what there is not: nothing has happened then.
+        PowerLost: the power was cut, but the device could not be mounted again; it is as with *dead*.
+        """
+        with self._power:
+            if self.powered:
+                # Refused where there is nothing to cut; with power, it does nothing.
+                self.device.power_on()
+            with self.around_power() as announce:
+                before = self._tree
+                cut = self._lose_power(keep) if self.powered else PowerCut(())
+                try:
+                    if not dead:
+                        self._come_back()
+                finally:
+                    announce(change_of_view(before, self._tree if self.powered else None))
+        return cut
+
+    def power_on(self) -> None:
+        """Come back after `power_cut` with ``dead``; nothing happens if there is power.
+
+        Raises UserError if there is no write cache, PowerLost if the device cannot be mounted: it stays dead.
+        """
+        with self._power:
+            if self.powered:
+                self.device.power_on()
+                return
+            with self.around_power() as announce:
+                before = self._tree
+                try:
+                    self._come_back()
+                finally:
+                    announce(change_of_view(before, self._tree if self.powered else None))
+
+    def _lose_power(self, keep: Keep) -> PowerCut:
+        self._mount.power_lost = True
+        try:
+            cut = self.device.power_cut(keep)
+        except BaseException:
+            self._mount.power_lost = False
+            raise
+        log.info("power cut: %d bytes were not flushed, %d of them are kept", cut.unflushed, cut.kept)
+        # Without power, whoever holds a lock is done soon. Who gets it next finds that the file is lost.
+        for file in self._tree.files():
+            with file.lock:
+                file.lose()
+        self._activity.carry(self._tree.files())
+        return cut
+
+    def _come_back(self) -> None:
+        options = self._mount.options
+        try:
+            self.device.power_on()
+            self._look_afresh(options)
+        except ZonefsError as exc:
+            log.error("the power was cut, and the device cannot be mounted again: %s", exc)
+            raise PowerLost(f"the power was cut, and the device cannot be mounted again: {exc}") from exc
+
+    def _check_power(self) -> None:
+        if self._mount.power_lost:
+            raise PowerLost(f"{self.info.name} has no power")
 
     # What is mounted
 
@@ -179,12 +283,18 @@ class Filesystem:
         return self._tree.root.ino
 
     @property
+    def directories(self) -> list[int]:
+        """Inode numbers of all directories."""
+        return [self.root, *(directory.ino for directory in self._tree.root.children.values())]
+
+    @property
     def max_file_size(self) -> int:
         """Bytes of the largest file that there can be."""
         return self._tree.max_file_size
 
     def remount(self, options: MountOptions) -> None:
         """Take *options* instead of the present ones. Raises FilesystemBusy, DeviceReadOnly; nothing changes then."""
+        self._check_power()
         if self.info.read_only and not options.read_only:
             raise DeviceReadOnly("the device is open read-only; unmount it and mount it read-write")
         self._mount.remount(options)
@@ -198,7 +308,8 @@ class Filesystem:
         return zip(zones, self._tree.zone_names(zone.number for zone in zones), strict=True)
 
     def statfs(self) -> FilesystemStatistics:
-        """Return the space accounting: only unwritten parts of sequential files are free."""
+        """Return the space accounting: only unwritten parts of sequential files are free. Raises PowerLost."""
+        self._check_power()
         block_size = self.info.block_size
         return FilesystemStatistics(
             block_size=block_size,
@@ -212,7 +323,11 @@ class Filesystem:
     # Names
 
     def lookup(self, parent: int, name: bytes) -> Attributes:
-        """Return the attributes of *name* in the directory *parent*. Raises NoSuchFile, NameTooLong, NotADirectory."""
+        """Return the attributes of *name* in the directory *parent*.
+
+        Raises NoSuchFile, NameTooLong, NotADirectory, PowerLost.
+        """
+        self._check_power()
         return self._attributes(self._tree.lookup(self._directory(parent), name))
 
     def resolve(self, path: str) -> int:
@@ -236,6 +351,7 @@ class Filesystem:
 
     def readdir(self, directory: int, offset: int = 0, limit: int | None = None) -> list[DirectoryEntry]:
         """Return entries of *directory* from index *offset* on (0 is ``.``, 1 is ``..``), at most *limit* of them."""
+        self._check_power()
         listed = self._directory(directory)
         children = self._tree.entries(listed, offset, limit)
         if not self._mount.read_only:
@@ -267,7 +383,8 @@ class Filesystem:
     # Attributes
 
     def getattr(self, inode: int) -> Attributes:
-        """Return the attributes of *inode*. Raises NoSuchFile."""
+        """Return the attributes of *inode*. Raises NoSuchFile, PowerLost."""
+        self._check_power()
         return self._attributes(self._tree.inode(inode))
 
     def _attributes(self, inode: Inode) -> Attributes:
@@ -309,6 +426,7 @@ class Filesystem:
         *caller_uid* decides whether a truncation drops set-ID bits. *by_handle*: this is ftruncate(2), through a handle
         that is open for writing. Raises ReadOnlyFilesystem, NotPermitted, BeyondCapacity, DeviceError.
         """
+        self._check_power()
         target = self._inode(inode)
         self._tree.instantiate(target)
         # Linux asks whether a file system is read-only when a file is opened for writing. Only an error can have made
@@ -318,7 +436,7 @@ class Filesystem:
         if isinstance(target, ZoneFile):
             with target.lock if changes.size is None else self._copier.readings.none_of(target):
                 if target.immutable:
-                    raise NotPermitted(f"{target.name}: the zone cannot be written")
+                    raise target.refusal("written")
                 if changes.size is not None:
                     self._truncate(target, changes.size, caller_uid)
                     if by_handle:
@@ -396,7 +514,7 @@ class Filesystem:
         self._refuse_if_read_only(file.name)
         with self._copier.readings.none_of(file):
             if file.immutable:
-                raise NotPermitted(f"{file.name}: the zone cannot be written")
+                raise file.refusal("written")
             if op is ZoneOp.CLOSE:
                 self._close_zone(number, file.size)
             else:
@@ -440,6 +558,7 @@ class Filesystem:
         Raises IsADirectory, ReadOnlyFilesystem, NotPermitted, TooManyWriteOpenFiles (with
         explicit-open), DeviceError; nothing is open then.
         """
+        self._check_power()
         target = self._inode(file)
         self._tree.instantiate(target)
         handle = _Handle(self._as_file(target), flags)
@@ -448,8 +567,10 @@ class Filesystem:
         if handle.writable or truncate:
             self._refuse_if_read_only(zone_file.name)
             if zone_file.immutable:
-                raise NotPermitted(f"{zone_file.name}: the zone cannot be written")
+                raise zone_file.refusal("written")
         with self._copier.readings.none_of(zone_file) if truncate else zone_file.lock:
+            if zone_file.lost:
+                raise zone_file.refusal("opened")
             if handle.writable:
                 self._open_for_writing(zone_file)
             try:
@@ -518,7 +639,7 @@ class Filesystem:
         if opened.writable:
             file = opened.file
             with file.lock:
-                verdict = self._close_for_writing(file)
+                verdict = None if file.lost else self._close_for_writing(file)
             self._announce(file, verdict)
 
     def read(self, handle: int, offset: int, length: int, direct: bool | None = None) -> bytes:
@@ -545,6 +666,8 @@ class Filesystem:
         finally:
             readings.end([file])
         with file.lock:
+            if file.lost:
+                raise file.refusal("read")
             if error is None:
                 self._account_for_read(opened, length)
                 return data
@@ -668,6 +791,7 @@ class Filesystem:
             raise BadHandle(f"handles {source} and {destination} are not open for a copy")
         if source_offset < 0 or destination_offset < 0 or length < 0:
             raise InvalidRequest(f"copy of {length} bytes from {source_offset} to {destination_offset}")
+        _refuse_lost((reader.file, writer.file))
         self._copier.readings.wait_for_turn((reader.file,))
         with Locks((reader.file, writer.file), writer.file, self._copier.readings) as locks:
             length = self._copier.check(reader.file, source_offset, writer.file, destination_offset, length)
@@ -707,6 +831,7 @@ class Filesystem:
             raise InvalidRequest(f"copy of {len(sources)} ranges: there can be 1 to {MAX_COPY_NR_RANGES}")
         check_pieces([source[1:] for source in sources], destination_offset or 0, target.block_size)
         pieces = [Source(self._readable(inode, caller), offset, length) for inode, offset, length in sources]
+        _refuse_lost((target, *(piece.file for piece in pieces)))
         self._copier.readings.wait_for_turn([piece.file for piece in pieces])
         with Locks((target, *(piece.file for piece in pieces)), target, self._copier.readings) as locks:
             offset = self._copier.check_ranges(pieces, target, destination_offset)
@@ -768,7 +893,7 @@ class Filesystem:
         """
         file = self._opened(handle).file
         if file.immutable:
-            raise NotPermitted(f"{file.name}: the zone cannot be written")
+            raise file.refusal("written")
         try:
             for number in range(file.number, file.number + file.nr_zones):
                 self.device.flush(number)
@@ -777,6 +902,9 @@ class Filesystem:
                 verdict = self._repair.recover(file, exc, was_write=True)
             self._announce(file, verdict)
             raise
+        if file.lost:
+            # What was flushed may be what the device was left with after the power cut.
+            raise file.refusal("made durable")
         self._activity.count_sync()
 
     # Refusals
@@ -814,8 +942,11 @@ class Filesystem:
         )
 
     def sync(self) -> None:
-        """Make everything durable. Raises DeviceError."""
+        """Make everything durable. Raises DeviceError, PowerLost."""
+        mount = self._mount
         self.device.flush()
+        if mount.power_lost:
+            raise PowerLost("the power was cut meanwhile")
 
     def _announce(self, file: ZoneFile, verdict: Verdict | None) -> None:
         if verdict is not None and self.on_change is not None:
@@ -858,7 +989,7 @@ class Filesystem:
         for handle in list(self._handles):
             self.release(handle)
         try:
-            if not self.info.read_only:
+            if not self.info.read_only and self.powered:
                 self.device.flush()
         finally:
             self.device.close()

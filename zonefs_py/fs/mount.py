@@ -38,6 +38,8 @@ class Mount:
         self._used = 0
         self.options = self._effective(options)
         self.read_only = options.read_only
+        self.power_lost = False
+        """Whether the device has lost power, so that its errors say nothing about zones."""
 
     def _effective(self, options: MountOptions) -> MountOptions:
         if options.explicit_open and not self._max_wro and not self._max_active:
@@ -66,7 +68,9 @@ class Mount:
             self.read_only = options.read_only
 
     def become_read_only(self, why: str) -> None:
-        """Refuse every change from now on."""
+        """Refuse every change from now on. Without power that is so anyway, and no fault of a zone's."""
+        if self.power_lost:
+            return
         with self._lock:
             before, self.read_only = self.read_only, True
         if not before:

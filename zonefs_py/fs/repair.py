@@ -26,6 +26,8 @@ class Repair:
 
         Kernel zonefs: zonefs_io_error.
         """
+        if file.lost or self._mount.power_lost:
+            return None
         policy = self._mount.options.errors
         log.warning("%s: %s", file.name, error)
         try:

@@ -134,7 +134,8 @@ class Tree:
             found = directory
         elif name == b"..":
             found = directory.parent
-        elif directory is self.root:
+        elif directory is directory.parent:
+            # The root: of this tree, or of the one before a power cut.
             found = directory.children.get(name)
         else:
             index = parse_file_name(name)

@@ -53,13 +53,14 @@ class KernelCache:
     def forget(self, ino: int, *, attr_only: bool, but: int | None = None) -> None:
         """Have the kernel forget the attributes, and the pages unless *attr_only*, of all nodes of *ino* *but* one.
 
-        Changed pages are written back first.
+        *ino* can be a directory, which has no pages. Changed pages are written back first.
         """
         for number in self._passthrough.nodes(ino):
             if number == but:
                 continue
+            node = ROOT_NODE if ino == self._fs.root else file_node(ino, number)
             try:
-                pyfuse3.invalidate_inode(pyfuse3.InodeT(file_node(ino, number)), attr_only=attr_only)
+                pyfuse3.invalidate_inode(pyfuse3.InodeT(node), attr_only=attr_only)
             except OSError as exc:
                 # ENOENT: the kernel has forgotten the inode, which is as good.
                 log.debug("inode %d: %s", ino, exc)

@@ -15,7 +15,7 @@ import logging
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from typing import Any, NamedTuple, TypeVar, cast
 
 import trio
@@ -34,6 +34,7 @@ from zonefs_py.fs import ioctl
 from zonefs_py.fs.access import Caller
 from zonefs_py.fs.attributes import AttributeChanges, Attributes
 from zonefs_py.fs.filesystem import Filesystem
+from zonefs_py.fs.power import Announce, ViewChange
 from zonefs_py.fuse import door
 from zonefs_py.fuse.caller import process_of
 from zonefs_py.fuse.door import NODE_NUMBER_SHIFT, NODE_OFFSET, ROOT_NODE, pyfuse3
@@ -138,6 +139,10 @@ class Operations(pyfuse3.Operations):
         """How many calls wait until somebody lets them go on."""
         self._patience: set[trio.CancelScope] = set()
         """Of those who wait for files to be closed, but for no call that is stuck."""
+        self._no_view: trio.Event | None = None
+        """Set when there are names and attributes again; None if there are."""
+        self._unsettled: trio.Event | None = None
+        """Set when files can be opened again, because the kernel knows what they are now; None if they can."""
         self.nursery: trio.Nursery | None = None
         """Where answers to requests that pyfuse3 does not know are worked out; None while nothing is served."""
         # Gates and flushes each have spare threads, and each file its first in either.
@@ -147,6 +152,7 @@ class Operations(pyfuse3.Operations):
         filesystem.on_change = self.attributes_changed
         filesystem.on_withdrawn = self.withdrawn
         filesystem.on_waits = self.waits_changed
+        filesystem.around_power = self.around_power
         filesystem.device.watch_stuck(self.stuck_changed)
 
     # Refusals
@@ -176,13 +182,17 @@ class Operations(pyfuse3.Operations):
         def change() -> None:
             self._waits = waits
 
+        self._on_our_thread(change)
+
+    def _on_our_thread(self, function: Callable[[], R]) -> R | None:
+        """Call *function* on trio's thread, from another one; return what it gives. None if nothing is served."""
         try:
             if pyfuse3.trio_token is None:
-                change()
-            else:
-                trio.from_thread.run_sync(change, trio_token=pyfuse3.trio_token)
+                return function()
+            return trio.from_thread.run_sync(function, trio_token=pyfuse3.trio_token)
         except trio.RunFinishedError:
             log.debug("nothing is served any more")
+            return None
 
     def stuck_changed(self, stuck: bool) -> None:
         """Take note that a call is stuck, or that one is not any more. Called in any thread; does not wait."""
@@ -202,6 +212,67 @@ class Operations(pyfuse3.Operations):
         self._has_ended = True
         for scope in self._asking:
             scope.cancel()
+
+    # Power cuts
+
+    @contextlib.contextmanager
+    def around_power(self) -> Iterator[Announce]:
+        """See `Filesystem.around_power`: requests that ask what there is wait meanwhile. For any thread but trio's.
+
+        Requests on open files do not: they are done before the power is cut, or fail.
+        """
+
+        def freeze() -> None:
+            self._no_view = trio.Event()
+            self._unsettled = trio.Event()
+
+        self._on_our_thread(freeze)
+        try:
+            yield self._take_view
+        finally:
+            self._on_our_thread(self._settle)
+
+    def _settle(self) -> None:
+        self._show_view()
+        if self._unsettled is not None:
+            self._unsettled.set()
+            self._unsettled = None
+
+    def _show_view(self) -> None:
+        if self._no_view is not None:
+            self._no_view.set()
+            self._no_view = None
+
+    def _take_view(self, change: ViewChange) -> None:
+        """Have the kernel forget what files were, and find that those which are open are gone."""
+
+        def show() -> set[int]:
+            # The kernel asks for names and attributes in what follows.
+            self._show_view()
+            return set(self._files.values())
+
+        opened = self._on_our_thread(show) or set()
+        for ino in opened:
+            # Pages that were changed are written back to us first: that fails, and so nothing of them is left.
+            self.kernel.forget(ino, attr_only=False)
+            if not change.dead:
+                for _ in self._passthrough.take_back(ino):
+                    self.kernel.look_up_again(ino)
+        for ino in (*self._fs.directories, *change.seen):
+            self.kernel.forget(ino, attr_only=True)
+        for ino in change.resized:
+            if ino not in opened:
+                self.kernel.refresh(ino)
+
+    async def _viewed(self) -> None:
+        """Wait while there are no names and attributes."""
+        while self._no_view is not None:
+            await self._no_view.wait()
+
+    async def _settled(self) -> None:
+        """Wait while files cannot be opened."""
+        while self._unsettled is not None:
+            await self._unsettled.wait()
 
     async def _call(self, ino: int, function: Callable[..., R], *args: Any) -> R:
         """Call *function* for the file *ino*: in place if it cannot wait and nothing of that file is under way."""
@@ -392,10 +463,12 @@ class Operations(pyfuse3.Operations):
     async def lookup(
         self, parent_inode: pyfuse3.InodeT, name: pyfuse3.FileNameT, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
+        await self._viewed()
         return self._entry(self._fs.lookup(self._ino(parent_inode), name))
 
     @_answering
     async def getattr(self, inode: pyfuse3.InodeT, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
+        await self._viewed()
         ino = self._ino(inode)
         # Not through the gate: stat(2) waits for nobody, and who holds a gate may wait for the kernel to ask this.
         return self._entry(self._fs.getattr(ino))
@@ -409,6 +482,8 @@ class Operations(pyfuse3.Operations):
         fh: pyfuse3.FileHandleT | None,
         ctx: pyfuse3.RequestContext,
     ) -> pyfuse3.EntryAttributes:
+        # Not longer: while it truncates a file the kernel may write no pages of it, and those who settle wait for that.
+        await self._viewed()
         ino = self._ino(inode)
         changes = AttributeChanges(
             size=attr.st_size if fields.update_size else None,
@@ -437,6 +512,7 @@ class Operations(pyfuse3.Operations):
                 self._patience.add(scope)
                 try:
                     await self._closed_before()
+                    await self._viewed()
                 finally:
                     self._patience.discard(scope)
         statistics = self._fs.statfs()
@@ -453,10 +529,13 @@ class Operations(pyfuse3.Operations):
 
     @_answering
     async def opendir(self, inode: pyfuse3.InodeT, ctx: pyfuse3.RequestContext) -> pyfuse3.FileHandleT:
+        await self._viewed()
+        self._fs.getattr(self._ino(inode))
         return pyfuse3.FileHandleT(self._ino(inode))
 
     @_answering
     async def readdir(self, fh: pyfuse3.FileHandleT, start_id: int, token: pyfuse3.ReaddirToken) -> None:
+        await self._viewed()
         offset = start_id
         while entries := self._fs.readdir(fh, offset, ENTRIES_AT_A_TIME):
             for entry in entries:
@@ -549,6 +628,9 @@ class Operations(pyfuse3.Operations):
 
     def on_open(self, request: int, node: int, flags: int, uid: int) -> int | None:
         """Answer an open of a file: in place, unless it truncates."""
+        if self._unsettled is not None and self.nursery is not None:
+            self.nursery.start_soon(self._open_settled, request, node, flags, uid)
+            return None
         ino, number = self._ino(node), node >> NODE_NUMBER_SHIFT
         try:
             sequential = self._fs.is_sequential(ino)
@@ -569,6 +651,12 @@ class Operations(pyfuse3.Operations):
                 door.reply_error(request, self._errno("open", exc, request, About(ino, None, None)))
 
         return self._start("open", request, self._open_on_worker(ino, number, flags, uid), reply, inos=[ino])
+
+    async def _open_settled(self, request: int, node: int, flags: int, uid: int) -> None:
+        await self._settled()
+        number = self.on_open(request, node, flags, uid)
+        if number is not None:
+            door.reply_error(request, -number)
 
     async def _open_on_worker(self, ino: int, number: int, flags: int, uid: int) -> int:
         handle = await self._with_room(lambda: self._call_on_worker(ino, self._fs.open, ino, flags, uid))

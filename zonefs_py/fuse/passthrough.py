@@ -20,7 +20,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from zonefs_py.errors import DeviceError, MountError, StaleNode, why_no_passthrough
@@ -304,9 +304,16 @@ class Passthrough:
 
         Then a look-up of the file finds that node: it must be made before going on, for the readers to lose it.
         """
+        return self._renew(ino, lambda node: bool(node.readers))
+
+    def take_back(self, ino: int) -> Iterator[None]:
+        """Do as `withdraw`, for each node by which the file *ino* is open in any way."""
+        return self._renew(ino, lambda node: bool(node.marked or node.unmarked))
+
+    def _renew(self, ino: int, concerned: Callable[[_Node], bool]) -> Iterator[None]:
         with self._lock:
             file = self._files.get(ino)
-            numbers = [] if file is None else [number for number, node in file.nodes.items() if node.readers]
+            numbers = [] if file is None else [number for number, node in file.nodes.items() if concerned(node)]
         for number in numbers:
             with self._lock:
                 assert file is not None

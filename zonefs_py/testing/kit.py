@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Unpack
 
 from zonefs_py.config import FormatOptions, MountOptions, parse_format_options, parse_mount_options
+from zonefs_py.control.client import MountControl
 from zonefs_py.device.base import ZonedDevice
 from zonefs_py.device.fault import FaultDevice
 from zonefs_py.device.fault_rules import FaultRule, format_rules, parse_rule
@@ -21,6 +22,11 @@ from zonefs_py.testing.scratch import Scratch, ScratchMount
 from zonefs_py.testing.settings import Settings, SettingsChanges, UsageError
 
 __all__ = ["Devices", "Faults", "Filesystems", "LiveMount", "Mounts", "Power", "Settings", "UsageError"]
+
+
+def device_text(device: Path, faults: Faults, *, write_cache: bool) -> str:
+    """Return the text of *device* with the rules that *faults* has now, and a write cache if wanted."""
+    return stack_text(str(device), rules=faults.file_for_mount(), write_cache=write_cache)
 
 
 class Devices:
@@ -48,34 +54,55 @@ class Faults:
         self._directory = directory
         self._rules: list[FaultRule] = []
         self._devices: list[FaultDevice] = []
-        self._numbers: list[list[int]] = []
-        self._mounted = False
+        self._mounts: list[LiveMount] = []
 
     def add(self, operation: str, effect: str, **more: object) -> None:
         """Add a rule with the fields of a rule file: ``add("write", "fail", zones="2-3", first=2, error="ENOSPC")``.
 
-        It holds for the file systems of the test that there are and those to come, and counts from now on. Mounts take
-        their rules when they are mounted: add it before. Raises UserError that names the field that is wrong, or if
-        there is a mount already.
+        It holds for the file systems and mounts of the test that there are and those to come, and counts from now on;
+        in a mount that is mounted again, from then on. Raises UserError that names the field that is wrong, MountError
+        if a mount does not take it.
         """
-        if self._mounted:
-            raise UserError("a mount has its rules from the start: add them before it is mounted")
         parsed = parse_rule({"operation": operation, "effect": effect, **more})
         for device in self._devices:
             device.add_rule(parsed)
+        for control in self._controls():
+            control.add_faults([parsed])
         self._rules.append(parsed)
 
     def clear(self) -> None:
-        """Take all rules away, of the file systems that there are too; mounts keep theirs until they are unmounted."""
+        """Take all rules away, of the file systems and mounts that there are too. Calls that are stuck go on."""
         for device in self._devices:
-            for status in device.rules:
-                device.remove_rule(status.number)
+            device.remove_rules()
+        for control in self._controls():
+            control.clear_faults()
         self._rules.clear()
+
+    def release(self, *, fail: bool = False) -> int:
+        """Let calls that are stuck go on, or *fail*; return how many there were. The rules stay."""
+        count = sum(device.release(fail=fail) for device in self._devices)
+        return count + sum(control.release_stuck(fail=fail) for control in self._controls())
 
     @property
     def fired(self) -> int:
-        """How often rules have struck in file systems of this process."""
-        return sum(status.fired for device in self._devices for status in device.rules)
+        """How often the rules that there are have struck, in file systems of this process and mounts in use."""
+        here = sum(status.fired for device in self._devices for status in device.rules)
+        there: list[int] = [rule["fired"] for control in self._controls() for rule in control.faults()["rules"]]
+        return here + sum(there)
+
+    @property
+    def stuck(self) -> int:
+        """How many calls are stuck now."""
+        return sum(len(device.stuck) for device in self._devices) + sum(
+            len(control.faults()["stuck"]) for control in self._controls()
+        )
+
+    def _controls(self) -> list[MountControl]:
+        return [mount.control for mount in self._mounts if mount.in_use]
+
+    def watch(self, mount: LiveMount) -> None:
+        """Take *mount*, which was mounted with `file_for_mount`, as one of the test's."""
+        self._mounts.append(mount)
 
     def over(self, device: ZonedDevice) -> FaultDevice:
         """Return *device* with the rules."""
@@ -86,7 +113,6 @@ class Faults:
 
     def file_for_mount(self) -> str | None:
         """Write the rules to a file and return its path; None if there are none."""
-        self._mounted = True
         if not self._rules:
             return None
         path = self._directory / "zonefs-faults.json"
@@ -157,9 +183,10 @@ class Power:
 class LiveMount:
     """A real mount: files are below ``path``; ``device`` is the directory of the emulated device."""
 
-    def __init__(self, mount: ScratchMount, device: Path, *, write_cache: bool) -> None:
+    def __init__(self, mount: ScratchMount, device: Path, faults: Faults, *, write_cache: bool) -> None:
         self.device = device
         self._mount = mount
+        self._faults = faults
         self._write_cache = write_cache
 
     @property
@@ -182,22 +209,40 @@ class LiveMount:
         if status := self._mount.unmount():
             raise MountError(f"{self.path}: the daemon failed ({status}); its log:\n{self.log}")
 
+    @property
+    def in_use(self) -> bool:
+        """Whether it is mounted, and its daemon runs."""
+        return self._mount.mounted and self._mount.exit_status is None
+
+    @property
+    def control(self) -> MountControl:
+        """What can be asked of the mount while it is in use: numbers, zones, refusals. Raises MountError."""
+        return MountControl(self.path)
+
     def remount(self, mount_options: str | None = None) -> None:
         """Mount again, unmounting first if need be, with other options if they are given. Raises MountError."""
         if self._mount.mounted:
             self.unmount()
-        self._mount.remount(options=mount_options)
+        text = device_text(self.device, self._faults, write_cache=self._write_cache)
+        self._mount.remount(text, options=mount_options)
 
-    def power_cut(self) -> None:
-        """Cut the power, and mount again: of what was not flushed nothing is kept. Files must not be open.
+    def power_cut(self, keep: str = "none", *, dead: bool = False) -> PowerCut:
+        """Cut the power; return what was not flushed and is kept: ``none``, ``all``, or by chance, ``seed:N``.
 
-        Raises UserError if there is no write cache: ask for one with ``write_cache=True``.
+        The mount is back then, or, if *dead*, answers every call with EIO until `power_on`. Files that are open are
+        lost. Raises UserError if there is no write cache: ask for one with ``write_cache=True``.
         """
+        self._check_write_cache()
+        return self.control.power_cut(keep, dead=dead)
+
+    def power_on(self) -> None:
+        """Bring back a mount that `power_cut` has left dead. Raises as that."""
+        self._check_write_cache()
+        self.control.power_on()
+
+    def _check_write_cache(self) -> None:
         if not self._write_cache:
             raise UserError("a power cut needs a device with a write cache: zonefs_mount(write_cache=True)")
-        # What is not flushed is in the daemon's memory, and nowhere else.
-        self._mount.kill()
-        self._mount.remount()
 
     def close(self) -> str | None:
         """Unmount whatever happens; return what there is to complain about, if anything."""
@@ -228,8 +273,10 @@ class Mounts:
         """
         settings = self._devices.settings.change(**changes)
         path = self._devices(**changes) if device is None else Path(device)
-        text = stack_text(str(path), rules=self._faults.file_for_mount(), write_cache=settings.write_cache)
-        mount = LiveMount(self._scratch.mount(text, settings.mount_options), path, write_cache=settings.write_cache)
+        text = device_text(path, self._faults, write_cache=settings.write_cache)
+        scratch = self._scratch.mount(text, settings.mount_options)
+        mount = LiveMount(scratch, path, self._faults, write_cache=settings.write_cache)
+        self._faults.watch(mount)
         self._made.append(mount)
         return mount
 

@@ -23,6 +23,7 @@ import pytest
 
 from tests.fuse.conftest import ZONEFS_PY, Mounts, run, wait_until
 from tests.fuse.passing import BLOCK, append, is_read_past, opened, opened_until_taken, pattern, refusal
+from zonefs_py.control.client import MountControl
 from zonefs_py.device.directory import open_device
 from zonefs_py.fs.filesystem import Filesystem
 from zonefs_py.testing.served import served
@@ -405,6 +406,24 @@ def test_an_offline_zone_is_read_by_nobody(
                 assert refusal(lambda: os.pread(late, BLOCK, 0)) == "EPERM"
         states.append(mount_state(mounted, mnt, path))
     assert states[0] == states[1]
+
+
+def test_a_zone_that_the_request_itself_takes_offline(passing: Callable[..., Path], mounted: Mounts) -> None:
+    """The readers of the file are stopped by the request that holds its lock."""
+    mnt = passing(options="errors=repair")
+    mounted.expect_log(mnt, "seq/0")
+    append(mnt / "seq/0", pattern(BLOCK))
+    rules = [{"operation": "reset", "effect": "offline"}]
+    with opened_until_taken(mnt / "seq/0", os.O_RDONLY) as reader:
+        assert is_read_past(pid_of(mounted, mnt), reader)
+        MountControl(mnt).add_faults(rules)
+        resets = subprocess.Popen(["truncate", "--size=0", mnt / "seq/0"], stderr=subprocess.DEVNULL)
+        try:
+            assert resets.wait(60) == 1
+        except subprocess.TimeoutExpired:
+            os.kill(pid_of(mounted, mnt), signal.SIGKILL)  # or nothing would end
+            raise
+        assert refusal(lambda: os.pread(reader, BLOCK, 0)) == "EIO"
 
 
 def test_a_zone_that_came_back_is_passed_through_again(

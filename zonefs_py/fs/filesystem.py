@@ -852,15 +852,17 @@ class Filesystem:
 
     # Reads that pass us by
 
-    def backing_descriptor(self, handle: int) -> int | None:
+    def backing_descriptor(self, handle: int, *, wait: bool = True) -> int | None:
         """Return a new descriptor, the caller's to close, of a host file to read in place of the open file.
 
         It is as good as `read`, and its size as that of the file, until `on_withdrawn` or `on_change` is called for
-        the file: ask again then. None: there is no such file, or the file may not be read now. Raises BadHandle,
-        DeviceError.
+        the file: ask again then. None: there is no such file, or the file may not be read now, or (unless *wait*) the
+        file is busy. Raises BadHandle, DeviceError.
         """
         file = self._opened(handle).file
-        with file.lock:
+        if not file.lock.acquire(blocking=wait):
+            return None
+        try:
             if file.nr_zones != 1 or (file.immutable and not file.mode & PERMISSION_BITS):
                 return None
             descriptor = self.device.backing_descriptor(file.number)
@@ -869,14 +871,16 @@ class Filesystem:
                 os.close(descriptor)
                 return None
             return descriptor
+        finally:
+            file.lock.release()
 
     def count_as_read(self, handle: int) -> bool:
         """Move the access time for reads that will pass us by; return whether it has moved. Raises BadHandle."""
         opened = self._opened(handle)
         if opened.keep_atime or self._mount.read_only:
             return False
-        with opened.file.lock:
-            return opened.file.touch_atime(self._clock())
+        # A time is no more than a time, and who opens a file does not wait for who writes it.
+        return opened.file.touch_atime(self._clock())
 
     def _backing_withdrawn(self, zones: Iterable[int]) -> None:
         if self.on_withdrawn is not None:

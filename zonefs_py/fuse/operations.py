@@ -105,6 +105,8 @@ class Operations(pyfuse3.Operations):
         super().__init__()
         self._passthrough = passthrough
         self.kernel = KernelCache(filesystem, passthrough)
+        self._local = threading.local()
+        """Whether a thread is a worker of ours, busy with a request: ``is_worker``."""
         self._thread = threading.get_ident()
         """trio's, which answers requests: what waits for one must not run there."""
         self.failed = False
@@ -294,7 +296,14 @@ class Operations(pyfuse3.Operations):
 
     async def _call_in_turn(self, turn: Passage, function: Callable[..., R], *args: Any) -> R:
         async with turn:
-            return await trio.to_thread.run_sync(function, *args, limiter=self._limiter)
+            return await trio.to_thread.run_sync(self._work, function, *args, limiter=self._limiter)
+
+    def _work(self, function: Callable[..., R], *args: Any) -> R:
+        self._local.is_worker = True
+        try:
+            return function(*args)
+        finally:
+            self._local.is_worker = False
 
     async def _flush(self, handle: int) -> None:
         # Not through the gate: the file stays usable while the disk works.
@@ -338,12 +347,24 @@ class Operations(pyfuse3.Operations):
     def withdrawn(self, ino: int) -> None:
         """See to it that *ino* is not read past us if it may be no more. Called in any thread.
 
-        That is done on return, but on trio's own thread: then it is before the request under way is answered.
+        That is done on return, but in a thread that works on a request: then it is before that is answered, for its
+        own files.
         """
-        if threading.get_ident() != self._thread:
-            self._withdraw(ino)
-        else:
+        if threading.get_ident() == self._thread:
             self._set_aside(ino)
+        elif getattr(self._local, "is_worker", False):
+            # It holds the lock of a file, maybe of this one: it can neither look nor wait for the kernel. This may also
+            # be another file than that of the request, whose answer waits for its own only.
+            self._set_aside(ino)
+            assert pyfuse3.trio_token is not None
+            with contextlib.suppress(trio.RunFinishedError):
+                pyfuse3.trio_token.run_sync_soon(self._announce_soon, ino)
+        else:
+            self._withdraw(ino)
+
+    def _announce_soon(self, ino: int) -> None:
+        if self.nursery is not None:
+            self.nursery.start_soon(self._announced, [ino])
 
     def _set_aside(self, ino: int) -> None:
         (self._changed_in_place if threading.get_ident() == self._thread else self._changed).add(ino)
@@ -385,6 +406,10 @@ class Operations(pyfuse3.Operations):
                 self._announcing[ino] = trio.Event()
                 try:
                     await self._in_kernel(self._announce, ino)
+                except Exception:
+                    # Whatever it is, the request must be answered, and others served.
+                    self.failed = True
+                    log.exception("bug: the kernel has not been told of all that changed in inode %d", ino)
                 finally:
                     self._announcing.pop(ino).set()
 
@@ -496,13 +521,19 @@ class Operations(pyfuse3.Operations):
         # The kernel names a handle for ftruncate(2) only.
         change = functools.partial(self._fs.setattr, ino, changes, ctx.uid, by_handle=fh is not None)
         # Cutting a large file takes the host's file system a while.
-        if fields.update_size:
-            attributes = await self._with_room(lambda: self._call_on_worker(ino, change))
-            await self._changed_by(ino, inode >> NODE_NUMBER_SHIFT)
-        else:
-            attributes = await self._call(ino, change)
-            self.kernel.forget(ino, attr_only=True, but=inode >> NODE_NUMBER_SHIFT)
-        return self._entry(attributes)
+        try:
+            if fields.update_size:
+                await self._with_room(lambda: self._call_on_worker(ino, change))
+                await self._changed_by(ino, inode >> NODE_NUMBER_SHIFT)
+            else:
+                await self._call(ino, change)
+                self.kernel.forget(ino, attr_only=True, but=inode >> NODE_NUMBER_SHIFT)
+        finally:
+            self._changed |= self._changed_in_place
+            self._changed_in_place.clear()
+            await self._announced([ino])
+        # Not what the change returned: somebody may have written by another node meanwhile.
+        return self._entry(self._fs.getattr(ino))
 
     @_answering
     async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
@@ -563,11 +594,13 @@ class Operations(pyfuse3.Operations):
 
     @_answering
     async def release(self, fh: pyfuse3.FileHandleT) -> None:
+        await self._release(self._let_go(fh), fh)
+
+    async def _release(self, ino: int, handle: int) -> None:
         closing = trio.Event()
         self._closing.add(closing)
         try:
-            ino = self._let_go(fh)
-            await self._call(ino, self._fs.release, fh)
+            await self._call(ino, self._fs.release, handle)
             self._changed |= self._changed_in_place
             self._changed_in_place.clear()
             await self._announced([ino])
@@ -576,6 +609,21 @@ class Operations(pyfuse3.Operations):
             closing.set()
             self._one_closed.set()
             self._one_closed = trio.Event()
+
+    def _release_soon(self, ino: int, handle: int) -> None:
+        """Release *handle*, of which the kernel will never know: in its turn, as that may wait for the device."""
+
+        async def release() -> None:
+            try:
+                await self._release(ino, handle)
+            except ZonefsError as exc:
+                log.debug("inode %d: %s", ino, exc)
+            except Exception:
+                self.failed = True
+                log.exception("bug: release failed")
+
+        if self.nursery is not None:
+            self.nursery.start_soon(release)
 
     # Requests that come through the door: the handlers that it calls
 
@@ -670,7 +718,7 @@ class Operations(pyfuse3.Operations):
         try:
             mode = self._passthrough.open(ino, number, handle, flags, sequential=sequential)
         except BaseException:
-            self._fs.release(handle)
+            self._release_soon(ino, handle)
             raise
         self._files[handle] = ino
         self._numbers[handle] = number
@@ -679,8 +727,7 @@ class Operations(pyfuse3.Operations):
             self.kernel.forget(ino, attr_only=True)
         if not door.reply_open(request, handle, mode.direct_io, mode.backing):
             # Whoever asked is gone, and so nobody will release it.
-            self._let_go(handle)
-            self._fs.release(handle)
+            self._release_soon(self._let_go(handle), handle)
 
     def _let_go(self, handle: int) -> int:
         """Forget *handle*; return its file's inode number."""
@@ -778,7 +825,7 @@ class Operations(pyfuse3.Operations):
             async with passed:
                 self._readings.update(read)
             try:
-                return await trio.to_thread.run_sync(copy, *arguments, limiter=self._limiter)
+                return await trio.to_thread.run_sync(self._work, copy, *arguments, limiter=self._limiter)
             finally:
                 self._readings.subtract(read)
                 self._readings += Counter()  # drops what is 0

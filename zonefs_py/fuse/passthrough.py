@@ -249,7 +249,7 @@ class Passthrough:
     def _open_backing(self, handle: int) -> int:
         """Return the id of the backing file of an open file, 0 if it has none."""
         try:
-            descriptor = self._fs.backing_descriptor(handle)
+            descriptor = self._fs.backing_descriptor(handle, wait=False)
             if descriptor is None:
                 return 0
             try:
@@ -317,7 +317,9 @@ class Passthrough:
         for number in numbers:
             with self._lock:
                 assert file is not None
-                old = file.nodes[number]
+                old = file.nodes.get(number)
+                if old is None or not concerned(old):
+                    continue  # closed meanwhile
                 kept_free_until = file.nodes[file.current].kept_free_until
                 # Its handles stay with it until they are released.
                 file.nodes[number] = _Node(old.generation + 1)

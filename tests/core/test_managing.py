@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
+from pathlib import Path
 
 import pytest
 
 from zonefs_py.config import FormatOptions, MountOptions
+from zonefs_py.device.directory import create_device, open_device
 from zonefs_py.device.fault import FaultDevice
 from zonefs_py.device.fault_rules import Effect, FaultRule, Operation
 from zonefs_py.device.memory import MemoryDevice
@@ -167,3 +171,39 @@ def test_a_refusal_is_noted_with_the_state_of_the_file() -> None:
     for inode in (None, fs.root, 4711):
         assert fs.note_refusal("write", NotPermitted("x"), inode).file is None
     assert len(fs.refusals.last()) == 4
+
+
+def test_a_zone_that_its_own_operation_takes_away(tmp_path: Path) -> None:
+    """Who is told that the zone's file must not be read any more can look at the file."""
+    create_device(tmp_path / "disk", GEOMETRY)
+    with open_device(tmp_path / "disk") as lower:
+        format_device(lower, FormatOptions())
+    device = FaultDevice.over(open_device(tmp_path / "disk"))
+    told: list[int | None] = []
+    with Filesystem(device) as fs:
+        writer = fs.open("seq/0", FLAGS)
+        fs.write(writer, 0, bytes(BLOCK))
+        fs.release(writer)
+        reader = fs.open("seq/0", os.O_RDONLY)
+        descriptor = fs.backing_descriptor(reader)
+        assert descriptor is not None
+        os.close(descriptor)
+
+        def look(_: int) -> None:
+            with contextlib.suppress(DeviceError):
+                told.append(fs.backing_descriptor(reader))
+
+        fs.on_withdrawn = look
+        device.add_rule(FaultRule(Operation.RESET, Effect.OFFLINE))
+
+        def reset() -> None:
+            with contextlib.suppress(DeviceError):
+                fs.manage_zone(ZoneOp.RESET, SEQ)
+
+        thread = threading.Thread(target=reset, daemon=True)
+        thread.start()
+        thread.join(60)
+        assert not thread.is_alive(), "it waits for itself"
+        assert condition(fs) is ZoneCondition.OFFLINE
+        assert told in ([], [None])
+        fs.on_withdrawn = None

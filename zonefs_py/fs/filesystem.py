@@ -129,6 +129,8 @@ class Filesystem:
         `backing_descriptor` may be that no more. So may be those of inodes that `on_change` is called for."""
         self.around_power: AroundPower = unobserved
         """Entered, with no lock of a file held, while the power is cut, or comes back."""
+        self._held_back = threading.local()
+        """Numbers of ``zones`` that a thread has yet to call `on_withdrawn` for."""
         device.watch_backing(self._backing_withdrawn)
 
     def _look_afresh(self, options: MountOptions) -> None:
@@ -512,7 +514,8 @@ class Filesystem:
         file = self._as_file(self._tree.inode(number))
         self._tree.instantiate(file)
         self._refuse_if_read_only(file.name)
-        with self._copier.readings.none_of(file):
+        # Who is told of a zone that this takes away looks at the file, whose lock is held here.
+        with self._withdrawals_held_back(), self._copier.readings.none_of(file):
             if file.immutable:
                 raise file.refusal("written")
             if op is ZoneOp.CLOSE:
@@ -882,8 +885,22 @@ class Filesystem:
         # A time is no more than a time, and who opens a file does not wait for who writes it.
         return opened.file.touch_atime(self._clock())
 
+    @contextlib.contextmanager
+    def _withdrawals_held_back(self) -> Iterator[None]:
+        """Let `on_withdrawn` be called at the end only for what this thread does in the block."""
+        zones: list[int] = []
+        self._held_back.zones = zones
+        try:
+            yield
+        finally:
+            del self._held_back.zones
+            self._backing_withdrawn(zones)
+
     def _backing_withdrawn(self, zones: Iterable[int]) -> None:
-        if self.on_withdrawn is not None:
+        held_back: list[int] | None = getattr(self._held_back, "zones", None)
+        if held_back is not None:
+            held_back.extend(zones)
+        elif self.on_withdrawn is not None:
             for number in zones:
                 # A zone's file has its number. Not all have one.
                 with contextlib.suppress(NoSuchFile):

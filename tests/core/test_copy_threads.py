@@ -531,6 +531,7 @@ def test_reads_without_a_gap_keep_no_change_waiting(name: str) -> None:
         for number in range(3)
     ]
     # Who waits is to be seen nowhere else.
+    # How many wait cannot be asked for; typeshed leaves it out.
     waiters = fs._copier.readings._ended._waiters  # type: ignore[attr-defined]
     for number in (0, 1):
         reads[number].start()

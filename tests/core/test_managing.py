@@ -32,6 +32,7 @@ def mounted(options: MountOptions = MountOptions(), aggregate: bool = False) -> 
     device = MemoryDevice(GEOMETRY, max_open_zones=3, max_active_zones=4)
     format_device(device, FormatOptions(aggregate_conventional=aggregate))
     fs = Filesystem(FaultDevice.over(device), options)
+    # The types: a list of the tests' own, kept where it is at hand.
     fs.changed = []  # type: ignore[attr-defined]
     fs.on_change = fs.changed.append  # type: ignore[attr-defined]
     return fs

@@ -235,6 +235,7 @@ def passing(mounted: Mounts, device_dir: Callable[..., Path]) -> Callable[..., P
     def mount(device: Path | str | None = None, options: str = "") -> Path:
         device = device if device is not None else device_dir()
         # Not ``on``: that would be a failure, and here it is a machine that cannot do it.
+        # The types: a stack is a text.
         mnt = mounted(device, f"{options},passthrough=auto" if options else "passthrough=auto")  # type: ignore[arg-type]
         capabilities = mounted.info(mnt)["capabilities"]
         if not capabilities["passthrough"]:

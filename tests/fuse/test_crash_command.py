@@ -47,6 +47,7 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def crash(directory: Path, *words: str, status: int = 0, **more: object) -> subprocess.CompletedProcess[str]:
     """Run the command there; see that it leaves nothing."""
+    # The types: *more* is what subprocess takes.
     done = run(ZONEFS_PY, "crash", *words, check=False, cwd=directory, **more)  # type: ignore[arg-type]
     assert done.returncode == status, (done.returncode, done.stdout, done.stderr)
     assert_clean(directory)

@@ -79,7 +79,7 @@ def test_a_device_that_must_see_reads_sees_them(mounted: Mounts, device_dir: Dev
     rule = {"operation": "read", "effect": "fail", "first": 1 << 40}
     (tmp_path / "rules.json").write_text(json.dumps({"version": 1, "rules": [rule]}))
     stack = f"fault:{tmp_path / 'rules.json'},{device_dir()}"
-    mnt = mounted(stack, "passthrough=auto")  # type: ignore[arg-type]
+    mnt = mounted(stack, "passthrough=auto")  # type: ignore[arg-type]  # a stack is a text
     capabilities = mounted.info(mnt)["capabilities"]
     assert not capabilities["passthrough"]
     append(mnt / "seq/0", pattern(BLOCK))

@@ -321,6 +321,7 @@ def test_under_writers_and_copies(mnt: Path, tmp_path: Path, keep: str) -> None:
     try:
         for number in range(12):
             before = lines()
+            # The type: mypy cannot infer that of a lambda with a default.
             wait_until("the writers go on", lambda before=before: lines() >= before + 8)  # type: ignore[misc]
             control.power_cut("none" if keep == "none" else f"seed:{chance.randrange(1000)}", dead=number % 4 == 3)
             if number % 4 == 3:

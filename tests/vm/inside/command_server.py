@@ -37,7 +37,7 @@ def preload() -> None:
     import zonefs_py.device.blockdev
     import zonefs_py.device.nvme
     import zonefs_py.fs.filesystem
-    import zonefs_py.fuse.serve  # noqa: F401
+    import zonefs_py.fuse.serve  # noqa: F401  (read once instead of in each fork)
     from zonefs_py.cli.main import COMMANDS
 
     for module in {*PROGRAMS.values(), *(module for module, _ in COMMANDS.values())}:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.machinery
 import importlib.util
 import os
@@ -23,6 +24,10 @@ LONGEST = 32 * 1024
 _GONE = re.compile(r"ENOTCONN|ECONNABORTED|Transport endpoint is not connected|Software caused connection abort")
 
 _CUT_SHORT = re.compile(r"gave (\d+|EIO)( instead of \d+)?$|Input/output error")
+
+_POWERLESS = re.compile(
+    r"gave EIO instead of \w+$|gave \d+( instead of \d+)?$|Input/output error|its size is \d+ instead of \d+$"
+)
 
 
 def _load_tool() -> ModuleType:
@@ -65,6 +70,8 @@ class Load:
         self.signal_at = 0
         """The operation at the beginning of which `reached` is set."""
         self.reached = threading.Event()
+        self.power_goes = threading.Event()
+        """To be set before the power of the mount is cut: its files fail with EIO then, until they are opened again."""
 
     def _step(self, line: str) -> None:
         """An operation begins: the one before it, if there was one, has been acknowledged."""
@@ -92,21 +99,31 @@ class Load:
         return self._line
 
     def go(self, ops: int) -> bool:
-        """Do at most *ops* operations; return whether the mount has gone meanwhile. Raises what zone-fsx raises."""
+        """Do at most *ops* operations; return whether the mount, or its power, has gone meanwhile.
+
+        Raises what zone-fsx raises.
+        """
         for file in self._files:
             file.open()
         try:
             self.run.go(ops, ops + 1)
             self._acknowledge()
         except (zone_fsx.Wrong, OSError) as exc:
-            # The kernel sends a long request in parts, and the daemon may have died between two; for pages that it
-            # could not read because of that, sendfile(2) says EIO.
-            if not _GONE.search(str(exc)) and not (_CUT_SHORT.search(str(exc)) and self._is_gone()):
+            if not self._is_end(str(exc)):
                 raise
             return True
         finally:
             self.close()
         return False
+
+    def _is_end(self, text: str) -> bool:
+        """Whether the error *text* is no more than what the end of the mount, or of its power, leads to."""
+        if self.power_goes.is_set():
+            # Who asks for a size while the power is away is answered when it is back: with what is left.
+            return bool(_POWERLESS.search(text))
+        # The kernel sends a long request in parts, and the daemon may have died between two; for pages that it could
+        # not read because of that, sendfile(2) says EIO.
+        return bool(_GONE.search(text)) or (bool(_CUT_SHORT.search(text)) and self._is_gone())
 
     def _is_gone(self) -> bool:
         try:
@@ -117,13 +134,13 @@ class Load:
         return False
 
     def close(self) -> None:
-        """Close the files; that of a dead mount tells so, and is closed all the same."""
+        """Close the files; one of a dead mount, or of before a power cut, tells so, and is closed all the same."""
         for file in self._files:
             for descriptor in file.descriptors.values():
                 try:
                     os.close(descriptor)
                 except OSError as exc:
-                    if not _GONE.search(str(exc)):
+                    if exc.errno != errno.EIO if self.power_goes.is_set() else not _GONE.search(str(exc)):
                         raise
             file.descriptors.clear()
 

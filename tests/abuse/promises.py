@@ -69,6 +69,21 @@ class Promise:
         if not most.startswith(seen):
             raise BrokenPromise(f"{self.name}: {_difference(self.name, seen, most)}")
 
+    def check_lost(self, seen: bytes, pending: tuple[int, bytes | None] | None, lost: int) -> None:
+        """Raise BrokenPromise unless *seen* and the *lost* bytes are together what a sequential file held before.
+
+        That is what was acknowledged, and any part of the *pending* change.
+        """
+        more = 0
+        if pending is not None:
+            if pending[1] is None and not seen:
+                return  # it was emptied just then
+            more = len(pending[1] or b"")
+        if not len(self.written) <= len(seen) + lost <= len(self.written) + more:
+            raise BrokenPromise(
+                f"{self.name}: {len(seen)} bytes are left and {lost} are said to be lost of {len(self.written)}"
+            )
+
     def _check_conventional(self, seen: bytes, pending: tuple[int, bytes | None] | None, *, volatile: bool) -> None:
         if len(seen) != self.capacity:
             raise BrokenPromise(f"{self.name}: {len(seen)} bytes instead of {self.capacity}")

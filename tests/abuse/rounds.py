@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import random
+import re
 import signal
 import struct
 import subprocess
@@ -21,8 +23,9 @@ from typing import Any
 from tests.abuse.fsx import Load, promises_of
 from tests.abuse.promises import BrokenPromise, Promise, is_mixed
 from zonefs_py.config import FormatOptions
-from zonefs_py.control.client import ask
+from zonefs_py.control.client import MountControl, ask
 from zonefs_py.device.directory import create_device, open_device
+from zonefs_py.device.power_cut import PowerCut, ZoneLoss
 from zonefs_py.fs.format import format_device
 from zonefs_py.zone import Geometry
 
@@ -34,6 +37,10 @@ GEOMETRY = Geometry(256 * KIB, 192 * KIB, 11, 4, BLOCK, 256 * KIB)
 FIO_SEQUENTIAL, FIO_CONVENTIONAL = "seq/6", "cnv/2"
 FIO_SYNC_EVERY = 4
 """Writes between two fsync of fio."""
+
+KILLED, LEFT_DEAD, BY_COMMAND = 0.25, 0.2, 0.1
+"""Of rounds with a write cache how many end with the daemon killed; of the others, how many have the power come back
+later only, and how many have it cut by ``zonefs-py ctl``, which takes its time, instead of by the client in it."""
 
 COMMAND_SECONDS = 60
 BAD_WORDS = ("Traceback", " ERROR ", " CRITICAL ")
@@ -89,14 +96,50 @@ class Totals:
     fio_writes: int = 0
     struck: Counter[str] = field(default_factory=Counter)
     """What was under way when the end came."""
+    endings: Counter[str] = field(default_factory=Counter)
+    """How rounds ended."""
 
     def __str__(self) -> str:
-        struck = ", ".join(f"{count} {name}" for name, count in self.struck.most_common())
         return (
             f"{self.rounds} rounds, {self.operations} operations of zone-fsx and {self.fio_writes} writes of fio"
             f" acknowledged, {self.verified >> 20} MiB verified, {self.lost >> 10} KiB not synced and lost;"
-            f" under way at the end: {struck}"
+            f" ended by {_counted(self.endings)}; under way at the end: {_counted(self.struck)}"
         )
+
+
+def _counted(counts: Counter[str]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.most_common())
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a round ends: the power of the mount is cut, with that of it *keep* kept; None: its daemon is killed.
+
+    *dead*: the power comes back when nothing is under way any more. *command*: by the command line.
+    """
+
+    keep: str | None = None
+    dead: bool = False
+    command: bool = False
+
+    @classmethod
+    def by_chance(cls, chance: random.Random, *, volatile: bool) -> Ending:
+        """Choose one; only a *volatile* device can have its power cut."""
+        if not volatile or chance.random() < KILLED:
+            return cls()
+        seed = f"seed:{chance.getrandbits(32)}"
+        keep = chance.choice(("none", "all", seed, seed))
+        return cls(keep, chance.random() < LEFT_DEAD, chance.random() < BY_COMMAND)
+
+    def __str__(self) -> str:
+        if self.keep is None:
+            return "kill -9"
+        return f"power-cut --keep {self.keep}{' --dead' if self.dead else ''}"
+
+    @property
+    def kind(self) -> str:
+        """The same, whatever the seed."""
+        return re.sub(r":\d+", "", str(self))
 
 
 @dataclass
@@ -185,7 +228,10 @@ class Fio:
 
 
 class Rounds:
-    """A device in *directory*, and rounds of load on it, each with its end. *say* is given a line now and then."""
+    """A device in *directory*, and rounds of load on it, each with its end. *say* is given a line now and then.
+
+    *volatile*: the device has a write cache, so that its power can be cut.
+    """
 
     def __init__(self, directory: Path, seed: int, *, volatile: bool, say: Callable[[str], None] = print) -> None:
         self.device = directory / "disk"
@@ -205,6 +251,9 @@ class Rounds:
     def mount(self) -> int:
         """Mount, also over a dead mount; return the pid of the daemon."""
         run_command("mount", self.stack, self.mount_point, "-o", f"errors=repair,log={self.log}")
+        return self._daemon()
+
+    def _daemon(self) -> int:
         pid: int = ask(str(self.mount_point), {"request": "ping"})["pid"]
         return pid
 
@@ -215,10 +264,11 @@ class Rounds:
             promises = promises_of(self.mount_point, lambda name: name not in (FIO_SEQUENTIAL, FIO_CONVENTIONAL))
             for number in range(1, rounds + 1):
                 seed = self._chance.getrandbits(32)
+                ending = Ending.by_chance(random.Random(f"ending {seed}"), volatile=self.volatile)
                 try:
-                    pid = self._round(seed, promises, pid, longest)
+                    pid = self._round(seed, ending, promises, pid, longest)
                 except (Exception, KeyboardInterrupt):
-                    self.say(f"round {number} of seed {self.seed} (its own seed is {seed}) has failed")
+                    self.say(f"round {number} of seed {self.seed} (its own seed is {seed}), {ending}, has failed")
                     raise
                 if number % 50 == 0:
                     self.say(f"{time.strftime('%H:%M:%S')} {self.totals}")
@@ -234,36 +284,57 @@ class Rounds:
                 raise Failed(f"{self.log}: {line}")
         return self.totals
 
-    def _round(self, seed: int, promises: dict[str, Promise], pid: int, longest: int) -> int:
+    def _round(self, seed: int, ending: Ending, promises: dict[str, Promise], pid: int, longest: int) -> int:
         chance = random.Random(seed)
         load = Load(self.mount_point, promises, seed)
         load.signal_at = chance.randint(1, longest)
         fio = self._start_fio(seed, chance)
         try:
             wait_until("fio begins", fio.is_begun)
-            killer = threading.Thread(target=self._kill, args=(pid, load.reached, chance.random() * 0.003))
-            killer.start()
+            strike = _Strike(ending, self.mount_point, pid, load, chance.random() * 0.003)
+            strike.start()
             try:
                 gone = load.go(1_000_000)
             finally:
                 load.reached.set()
-                killer.join()
+                strike.join()
             if not gone:
-                raise Failed("the mount has survived its daemon")
+                raise Failed("the load has come to its end")
+            cut = strike.result()
             writes = fio.finish()
         finally:
             fio.stop()
-        wait_until("the daemon ends", lambda: not daemon_runs(pid))
-        pid = self.mount()
-        self._verify(load, promises)
+        if cut is None:
+            wait_until("the daemon ends", lambda: not daemon_runs(pid))
+            pid = self.mount()
+        else:
+            self._expect_back(ending, pid)
+        # Whoever keeps everything is held to it.
+        volatile = self.volatile and ending.keep != "all"
+        self._verify(load, promises, cut, volatile=volatile)
         for file, acknowledged in zip(fio.files, writes, strict=True):
-            file.check(file.path.read_bytes(), acknowledged, volatile=self.volatile)
+            file.check(file.path.read_bytes(), acknowledged, volatile=volatile)
             self.totals.fio_writes += acknowledged
         self._verify_zones()
         self.totals.rounds += 1
+        self.totals.endings[ending.kind] += 1
         self.totals.operations += load.run.done - 1
         self.totals.struck[(load.operation.split() or ["", "nothing"])[1]] += 1
         return pid
+
+    def _expect_back(self, ending: Ending, pid: int) -> None:
+        """The mount is served by the same daemon as before the power cut, at once, or when told."""
+        if ending.dead:
+            try:
+                os.listdir(self.mount_point)
+            except OSError as exc:
+                if exc.errno != errno.EIO:
+                    raise
+            else:
+                raise Failed("a mount without power shows files")
+            MountControl(self.mount_point).power_on()
+        if self._daemon() != pid:
+            raise Failed("another daemon serves the mount")
 
     def _start_fio(self, seed: int, chance: random.Random) -> Fio:
         sequential, conventional = self.mount_point / FIO_SEQUENTIAL, self.mount_point / FIO_CONVENTIONAL
@@ -275,28 +346,32 @@ class Rounds:
         ]
         return Fio(files, seed)
 
-    def _kill(self, pid: int, reached: threading.Event, more: float) -> None:
-        reached.wait()
-        # Anywhere in an operation, not only at its beginning.
-        time.sleep(more)
-        os.kill(pid, signal.SIGKILL)
-
-    def _verify(self, load: Load, promises: dict[str, Promise]) -> None:
+    def _verify(self, load: Load, promises: dict[str, Promise], cut: PowerCut | None, *, volatile: bool) -> None:
+        """Hold files to their promises, and what the daemon has told about the *cut* to both."""
+        zones = self._zones()
+        losses = {loss.number: loss.unflushed - loss.kept for loss in cut.zones} if cut is not None else {}
         for name, promise in promises.items():
             seen = (self.mount_point / name).read_bytes()
-            promise.check(seen, load.pending(name), volatile=self.volatile)
+            pending = load.pending(name)
+            promise.check(seen, pending, volatile=volatile)
+            if cut is not None and promise.sequential:
+                promise.check_lost(seen, pending, losses.get(zones[name]["number"], 0))
             self.totals.verified += len(seen)
             if self.volatile and promise.sequential:
                 self.totals.lost += max(0, len(promise.written) - len(seen))
             promise.adopt(seen)
 
+    def _zones(self) -> dict[str, dict[str, Any]]:
+        """The zones that are files of their own, by their names."""
+        report = ask(str(self.mount_point), {"request": "report"})["zones"]
+        return {zone["file"]: zone for zone in report if zone["file"]}
+
     def _verify_zones(self) -> None:
         """Sizes of files, write pointers of zones, and what lies in the device's directory are one; nothing is open."""
-        report = ask(str(self.mount_point), {"request": "report"})["zones"]
-        for zone in report:
-            if not (zone["file"] or "").startswith("seq"):
+        for name, zone in self._zones().items():
+            if not name.startswith("seq"):
                 continue
-            size = (self.mount_point / zone["file"]).stat().st_size
+            size = (self.mount_point / name).stat().st_size
             below = (self.device / f"seq-{zone['number']:06d}").stat().st_size
             full = size == GEOMETRY.zone_capacity
             condition = "full" if full else "closed" if size else "empty"
@@ -305,4 +380,50 @@ class Rounds:
                 or zone["condition"] != condition
                 or (not full and zone["write_pointer"] - zone["start"] != size)
             ):
-                raise Failed(f"{zone['file']} has {size} bytes, its zone file {below}; the report says {zone}")
+                raise Failed(f"{name} has {size} bytes, its zone file {below}; the report says {zone}")
+
+
+class _Strike(threading.Thread):
+    """Ends a round, in the middle of an operation of its *load*."""
+
+    def __init__(self, ending: Ending, mount_point: Path, pid: int, load: Load, more: float) -> None:
+        """*more* seconds after the load has come to where it is to end."""
+        super().__init__()
+        self._ending = ending
+        self._mount_point = mount_point
+        self._pid = pid
+        self._load = load
+        self._more = more
+        self._cut: PowerCut | None = None
+        self._failure: BaseException | None = None
+
+    def run(self) -> None:
+        self._load.reached.wait()
+        # Anywhere in an operation, not only at its beginning.
+        time.sleep(self._more)
+        try:
+            self._strike()
+        except BaseException as exc:
+            self._failure = exc
+            # What does not end by itself is to be told.
+            os.kill(self._pid, signal.SIGKILL)
+
+    def _strike(self) -> None:
+        ending = self._ending
+        if ending.keep is None:
+            os.kill(self._pid, signal.SIGKILL)
+            return
+        self._load.power_goes.set()
+        if ending.command:
+            dead = ["--dead"] if ending.dead else []
+            words = ("power-cut", "--keep", ending.keep, *dead, "--format", "json")
+            zones = json.loads(run_command("ctl", self._mount_point, *words))["zones"]
+            self._cut = PowerCut(tuple(ZoneLoss(**zone) for zone in zones))
+        else:
+            self._cut = MountControl(self._mount_point).power_cut(ending.keep, dead=ending.dead)
+
+    def result(self) -> PowerCut | None:
+        """Return what the power cut did, None if there was none; or raise what kept it from being done."""
+        if self._failure is not None:
+            raise self._failure
+        return self._cut

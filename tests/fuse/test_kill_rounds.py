@@ -27,8 +27,11 @@ def test_nothing_acknowledged_is_lost_by_a_killed_daemon(tmp_path: Path, nr_roun
 
 
 def test_nothing_synced_is_lost_with_the_power(tmp_path: Path, nr_rounds: int) -> None:
+    """Cut on a mount in use, which comes back, and by the end of the daemon."""
     totals = Rounds(tmp_path, SEED, volatile=True).run(nr_rounds)
     assert totals.rounds == nr_rounds
+    for ending in ("kill -9", *(f"power-cut --keep {keep}" for keep in ("none", "all", "seed", "seed --dead"))):
+        assert totals.endings[ending], ending
     assert totals.lost > 0, "there was nothing to lose, so nothing was shown"
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 
 from tests.abuse.promises import BrokenPromise, Promise
@@ -87,3 +89,24 @@ def test_emptying_is_durable() -> None:
     promise.check(b"", None, volatile=True)
     with pytest.raises(BrokenPromise):
         promise.check(A, None, volatile=True)
+
+
+@pytest.mark.parametrize(
+    ("seen", "pending", "lost", "legal"),
+    [
+        (A + B, None, 0, True),
+        (A, None, BLOCK, True),
+        (A, None, 0, False),
+        (A, None, 2 * BLOCK, False),
+        (A + B, None, BLOCK, False),
+        (A + B, (2 * BLOCK, C + D), 0, True),
+        (A, (2 * BLOCK, C + D), 2 * BLOCK, True),
+        (A, (2 * BLOCK, C + D), 3 * BLOCK, True),
+        (A, (2 * BLOCK, C + D), 4 * BLOCK, False),
+        (b"", (0, None), 0, True),
+        (A, (0, None), 0, False),
+    ],
+)
+def test_what_is_told_to_be_lost(seen: bytes, pending: tuple[int, bytes | None] | None, lost: int, legal: bool) -> None:
+    with contextlib.nullcontext() if legal else pytest.raises(BrokenPromise, match="said to be lost"):
+        sequential().check_lost(seen, pending, lost)

@@ -79,7 +79,8 @@ class _Files:
 
     def __init__(self, mount_point: Path) -> None:
         self._mount_point = mount_point
-        self.content = {name: bytearray((mount_point / name).read_bytes()) for name in (*SOURCES, *TARGETS)}
+        names = [f"{group}/{name}" for group in ("cnv", "seq") for name in sorted(os.listdir(mount_point / group))]
+        self.content = {name: bytearray((mount_point / name).read_bytes()) for name in names}
         self.names = {(mount_point / name).stat().st_ino: name for name in self.content}
 
     def copy(self, target: str, request: abi.CopyRequest, reply: abi.CopyReply) -> str:
@@ -110,7 +111,7 @@ class _Files:
         for zone in control.report():
             name = zone["file"]
             if name and name.startswith("seq"):
-                size = len(self.content.get(name, b""))
+                size = len(self.content[name])
                 condition = "full" if size == GEOMETRY.zone_capacity else "closed" if size else "empty"
                 assert zone["condition"] in (condition, condition.replace("closed", "implicit-open")), zone
                 assert condition == "full" or zone["write_pointer"] - zone["start"] == size, zone
@@ -196,7 +197,7 @@ class Ioctls:
         chance = random.Random(seed)
         self._fill(chance)
         files = _Files(self.mount_point)
-        inodes = list(files.names)
+        inodes = [ino for name in (*SOURCES, *TARGETS) for ino in files.names if files.names[ino] == name]
         found: Counter[str] = Counter()
         number = 0
         try:

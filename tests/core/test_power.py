@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from zonefs_py.config import ErrorsPolicy, FormatOptions, MountOptions
 from zonefs_py.device.fault import FaultDevice
 from zonefs_py.device.fault_rules import Effect, FaultRule, Operation
+from zonefs_py.device.linear import LinearDevice
+from zonefs_py.device.linear_table import Slice
 from zonefs_py.device.memory import MemoryDevice
 from zonefs_py.device.power_cut import Keep, KeepAll, KeepChosen, KeepNone, KeepSeed, PowerCut, ZoneLoss
 from zonefs_py.device.write_cache import WriteCacheDevice
@@ -307,6 +309,59 @@ def test_calls_that_faults_hold_fail_with_the_power() -> None:
         fs.device.remove_rules()
         stuck.join(SECONDS)
         assert written(fs, "seq/0") == "b"
+
+
+def test_calls_that_are_stuck_below_the_cache_fail_with_the_power() -> None:
+    """Such a call may hold the cache, and the lock of its file; nobody can release it from the mount."""
+    memory = MemoryDevice(GEOMETRY)
+    format_device(memory, FormatOptions(), uuid=bytes(16))
+    below = FaultDevice(memory, [FaultRule(Operation.WRITE, Effect.STUCK, (2, 2), count=None)])
+    with Filesystem(FaultDevice(WriteCacheDevice(below), waits=True)) as fs:
+        put(fs, "seq/1", "a", synced=True)
+        handle = fs.open("seq/0", READ_WRITE)
+        fs.write(handle, 0, blocks("b"))
+        errors: list[ZonefsError] = []
+
+        def sync() -> None:
+            try:
+                fs.fsync(handle)
+            except ZonefsError as exc:
+                errors.append(exc)
+
+        thread = threading.Thread(target=sync)
+        thread.start()
+        never = threading.Event()
+        while not below.stuck:
+            assert not never.wait(0.001)
+        assert fs.power_cut(KeepNone()) == PowerCut((ZoneLoss(2, BLOCK, 0),))
+        thread.join(SECONDS)
+        assert [exc.errno_name for exc in errors] == ["EIO"]
+        assert not fs.read_only
+        assert (written(fs, "seq/0"), written(fs, "seq/1")) == ("", "a")
+        below.remove_rules()
+        put(fs, "seq/0", "c", synced=True)
+
+
+def test_files_of_several_devices() -> None:
+    """The second has no cache: what was acknowledged there is there; but files are lost like all others."""
+    first = MemoryDevice(GEOMETRY)
+    format_device(first, FormatOptions(), uuid=bytes(16))
+    second = MemoryDevice(GEOMETRY)
+    with Filesystem(FaultDevice.over(LinearDevice([Slice(WriteCacheDevice(first)), Slice(second, 2)]))) as fs:
+        put(fs, "seq/0", "ab", synced=True)
+        put(fs, "seq/0", "c")
+        put(fs, "seq/6", "de")
+        handle = fs.open("seq/6", READ_WRITE)
+        assert fs.power_cut(KeepNone()) == PowerCut((ZoneLoss(2, BLOCK, 0),))
+        with pytest.raises(PowerLost):
+            fs.write(handle, 2 * BLOCK, blocks("f"))
+        assert (written(fs, "seq/0"), written(fs, "seq/6")) == ("ab", "de")
+        fs.power_cut(KeepAll(), dead=True)
+        with pytest.raises(PowerLost):
+            fs.open("seq/6", os.O_RDONLY)
+        fs.power_on()
+        put(fs, "seq/6", "f", synced=True)
+        assert written(fs, "seq/6") == "def"
 
 
 @pytest.mark.parametrize("name", ["flush", "read"])

@@ -270,6 +270,34 @@ def test_calls_that_are_stuck_fail_and_others_wait(mnt: Path) -> None:
     assert not statfs.is_alive()
 
 
+def test_devices_together_one_of_which_is_stuck_below_its_cache(
+    device_dir: DeviceFactory, mounted: Mounts, tmp_path: Path
+) -> None:
+    """The cut does not wait; what was written to the device without a cache is there."""
+    rules = tmp_path / "rules.json"
+    rule = {"operation": "flush", "effect": "stuck", "zones": "2"}
+    rules.write_text(json.dumps({"version": 1, "rules": [rule]}))
+    first, second = device_dir(), device_dir()
+    mnt = mounted(Path(f"linear:(write-cache:fault:{rules},{first})+{second}[2-7]"), "errors=repair")
+    append(mnt / "seq/0", pattern(0, BLOCK))
+    append(mnt / "seq/6", pattern(6, BLOCK))
+    handle = os.open(mnt / "seq/0", os.O_RDWR)
+    errors: list[str] = []
+    syncer = threading.Thread(target=lambda: errors.append(errno_of(lambda: os.fsync(handle))), daemon=True)
+    log = mounted.get(mnt).log_file
+    syncer.start()
+    wait_until("the flush is stuck", lambda: "flush is stuck by rule 1" in log.read_text())
+    out = zonefs_py("ctl", mnt, "power-cut").stdout
+    # It was written down, and only its flush got stuck.
+    assert out == "0 bytes were not flushed, 0 of them are kept\n"
+    syncer.join(SECONDS)
+    assert errors == ["EIO"]
+    close(handle)
+    assert (mnt / "seq/0").read_bytes() == pattern(0, BLOCK)
+    assert (mnt / "seq/6").read_bytes() == pattern(6, BLOCK)
+    synced(mnt / "seq/0", pattern(1, BLOCK))
+
+
 WORK = """
 import mmap, os, sys
 mnt, number, log = sys.argv[1], int(sys.argv[2]), open(sys.argv[3], "a", buffering=1)

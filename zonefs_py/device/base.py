@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from zonefs_py.device.copy_command import check_command
-from zonefs_py.device.power_cut import Keep, PowerCut
+from zonefs_py.device.power_cut import Keep, PowerCut, Unflushed
 from zonefs_py.errors import UserError
 from zonefs_py.zone import CopyMethod, CopyRange, DeviceInfo, Zone, ZoneCondition, ZoneOp
 
@@ -182,6 +182,12 @@ class ZonedDevice(ABC):
     def abandon(self) -> None:  # noqa: B027  (not abstract: few devices make anybody wait)
         """Fail calls that wait until somebody lets them go on, now and later: the device's user is about to end."""
 
+    def interrupt(self) -> None:  # noqa: B027  (as `abandon`)
+        """Fail such calls, and end delays, until `resume`: the power of a device above is going."""
+
+    def resume(self) -> None:  # noqa: B027  (as `abandon`)
+        """Let calls wait again, after `interrupt`."""
+
     def watch_stuck(  # noqa: B027  (not abstract: as `abandon`)
         self, watcher: Callable[[bool], None] | None
     ) -> None:
@@ -190,13 +196,23 @@ class ZonedDevice(ABC):
         It is called in the thread of that call, and must not wait itself. There is one watcher; None: no more.
         """
 
+    @property
+    def has_write_cache(self) -> bool:
+        """Whether it has something to lose by `power_cut`."""
+        return False
+
+    def unflushed(self) -> list[Unflushed]:
+        """Return what `power_cut` could lose of which zones, in the order of their numbers, as of now."""
+        return []
+
     def power_cut(self, keep: Keep) -> PowerCut:
         """Lose power, and with it what was not flushed, but for what *keep* says; every call then fails.
 
-        Comes back when the calls under way have ended. Zones are as a drive may leave them: a sequential zone keeps
-        what was flushed and any whole blocks behind that, in order; a conventional zone any of its blocks; no zone is
-        open. `power_on` ends it. Without power nothing more is lost. Raises UserError if the device has no write
-        cache, or *keep* asks for what there is not; nothing has happened then.
+        Comes back when the calls under way have ended; those that wait below a cache fail, as by `interrupt`. Zones are
+        as a drive may leave them: a sequential zone keeps what was flushed and any whole blocks behind that, in order;
+        a conventional zone any of its blocks; no zone is open. `power_on` ends it. Without power nothing more
+        is lost. Raises UserError if the device has no write cache, or *keep* asks for what there is not; nothing is
+        lost then.
         """
         raise self._no_cache()
 

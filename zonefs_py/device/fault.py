@@ -17,7 +17,7 @@ from zonefs_py.device.base import ZonedDevice
 from zonefs_py.device.copy_command import cut, part_of, total_length
 from zonefs_py.device.fault_rules import ERRORS, FATES, WAITING, Call, Effect, FaultRule, Operation, Span, any_waits
 from zonefs_py.device.fault_waiting import StuckCall, StuckCalls
-from zonefs_py.device.power_cut import Keep, PowerCut
+from zonefs_py.device.power_cut import Keep, PowerCut, Unflushed
 from zonefs_py.errors import DeviceError, TableChanged, UserError
 from zonefs_py.units import MIB, is_aligned, round_down
 from zonefs_py.zone import CopyMethod, CopyRange, DeviceInfo, Zone, ZoneCondition, ZoneOp
@@ -264,6 +264,14 @@ class FaultDevice(ZonedDevice):
         self._stuck.abandon()
         self._device.abandon()
 
+    def interrupt(self) -> None:
+        self._stuck.interrupt()
+        self._device.interrupt()
+
+    def resume(self) -> None:
+        self._device.resume()
+        self._stuck.resume()
+
     def watch_stuck(self, watcher: Callable[[bool], None] | None) -> None:
         self._stuck.watcher = watcher
         self._device.watch_stuck(watcher)
@@ -496,6 +504,13 @@ class FaultDevice(ZonedDevice):
 
     def force_conditions(self, numbers: Iterable[int], condition: ZoneCondition | None) -> None:
         self._device.force_conditions(numbers, condition)
+
+    @property
+    def has_write_cache(self) -> bool:
+        return self._device.has_write_cache
+
+    def unflushed(self) -> list[Unflushed]:
+        return self._device.unflushed()
 
     def power_cut(self, keep: Keep) -> PowerCut:
         """Do what `ZonedDevice.power_cut` says. Without power, calls fail at once: none waits, and no rule strikes."""

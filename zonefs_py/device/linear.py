@@ -9,28 +9,34 @@ from __future__ import annotations
 import contextlib
 import functools
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from zonefs_py.device.base import ZonedDevice
 from zonefs_py.device.copy_command import check_command
 from zonefs_py.device.linear_table import Slice, Table
+from zonefs_py.device.power_cut import Keep, KeepChosen, Kept, PowerCut, Unflushed, ZoneLoss, choose
 from zonefs_py.errors import DeviceError, TableChanged, UserError
-from zonefs_py.zone import CopyMethod, CopyRange, DeviceInfo, Zone, ZoneCondition, ZoneOp
+from zonefs_py.zone import OPEN_CONDITIONS, CopyMethod, CopyRange, DeviceInfo, Zone, ZoneCondition, ZoneOp
 
 
 class _Gate:
-    """Lets any number of requests through, or one change of the table when none is under way."""
+    """Lets any number of requests through, or one change of the whole device when none is under way."""
 
     def __init__(self) -> None:
         self._condition = threading.Condition(threading.Lock())
-        """Guards the two numbers."""
+        """Guards all below."""
         self._inside = 0
         self._closed = False
+        self.refusal: str | None = None
+        """Why nobody is let in, as a DeviceError. Changed only by who has closed the gate."""
 
     def __enter__(self) -> None:
         with self._condition:
             while self._closed:
                 self._condition.wait()
+            if self.refusal is not None:
+                raise DeviceError(self.refusal)
             self._inside += 1
 
     def __exit__(self, *_: object) -> None:
@@ -269,14 +275,18 @@ class LinearDevice(ZonedDevice):
 
     def _withdraw_of(self, device: ZonedDevice, theirs: Iterable[int]) -> None:
         """Pass on which zones of *device* are withdrawn, as far as they are zones of ours."""
-        zones = [
+        zones = self._numbers(device, theirs)
+        if zones and self._withdrawn is not None:
+            self._withdrawn(zones)
+
+    def _numbers(self, device: ZonedDevice, theirs: Iterable[int]) -> list[int]:
+        """Our numbers of zones of *device*, of those that are ours."""
+        return [
             row.number + number - row.first
             for number in theirs
             for row in self._table.rows
             if row.device is device and row.first <= number < row.first + row.nr_zones
         ]
-        if zones and self._withdrawn is not None:
-            self._withdrawn(zones)
 
     def zone_mgmt(self, op: ZoneOp, number: int) -> None:
         with self._gate:
@@ -366,6 +376,72 @@ class LinearDevice(ZonedDevice):
         for device in self._table.devices:
             device.abandon()
 
+    def interrupt(self) -> None:
+        for device in self._table.devices:
+            device.interrupt()
+
+    def resume(self) -> None:
+        for device in self._table.devices:
+            device.resume()
+
+    @property
+    def has_write_cache(self) -> bool:
+        return any(device.has_write_cache for device in self._table.devices)
+
+    def unflushed(self) -> list[Unflushed]:
+        found = [zone for device in self._table.devices for zone in self._ours(device, device.unflushed())]
+        return sorted(found, key=lambda zone: zone.number)
+
+    def _ours(self, device: ZonedDevice, theirs: Iterable[Unflushed]) -> Iterator[Unflushed]:
+        for zone in theirs:
+            for number in self._numbers(device, [zone.number]):
+                yield Unflushed(number, zone.length, zone.blocks)
+
+    def power_cut(self, keep: Keep) -> PowerCut:
+        """Do what `ZonedDevice.power_cut` says to all parts at one moment. A part without a cache loses nothing."""
+        if not self.has_write_cache:
+            raise self._no_cache()
+        # Or calls that wait would keep the gate open.
+        self.interrupt()
+        try:
+            with self._gate.closed():
+                if self._gate.refusal is not None:
+                    return PowerCut(())
+                chosen = choose(keep, self.unflushed(), self._info.block_size)
+                losses = [loss for device in self._table.devices for loss in self._cut_part(device, chosen)]
+                self._gate.refusal = f"{self._info.name} has no power"
+        except UserError:
+            self.resume()
+            raise
+        return PowerCut(tuple(sorted(losses, key=lambda loss: loss.number)))
+
+    def _cut_part(self, device: ZonedDevice, chosen: Mapping[int, Kept]) -> Iterator[ZoneLoss]:
+        if not device.has_write_cache:
+            return
+        theirs = {}
+        for number, kept in chosen.items():
+            owner, there = self._table.zone(number)
+            if owner is device:
+                theirs[there] = kept
+        for loss in device.power_cut(KeepChosen(theirs)).zones:
+            for number in self._numbers(device, [loss.number]):
+                yield replace(loss, number=number)
+
+    def power_on(self) -> None:
+        if not self.has_write_cache:
+            raise self._no_cache()
+        if self._gate.refusal is None:
+            return  # whoever is inside
+        with self._gate.closed():
+            for device in self._table.devices:
+                with _naming(device):
+                    if device.has_write_cache:
+                        device.power_on()
+                    else:
+                        _close_zones(device)
+            self._gate.refusal = None
+        self.resume()
+
     def watch_stuck(self, watcher: Callable[[bool], None] | None) -> None:
         self._stuck_watcher = watcher
         self._watch_parts()
@@ -377,6 +453,14 @@ class LinearDevice(ZonedDevice):
             with contextlib.ExitStack() as stack:
                 for device in self._table.devices:
                     stack.callback(device.close)
+
+
+def _close_zones(device: ZonedDevice) -> None:
+    """Close the zones of *device* that are open, as a loss of power does."""
+    if not device.info.read_only:
+        for zone in device.report_zones():
+            if zone.condition in OPEN_CONDITIONS:
+                device.zone_mgmt(ZoneOp.CLOSE, zone.number)
 
 
 def _smaller(limits: Iterable[int | None]) -> int | None:

@@ -40,7 +40,7 @@ from zonefs_py.device.nvme_copy import (
     passthrough_result,
 )
 from zonefs_py.device.nvme_status import Blame, Completion, copy_error, is_success, status_rule
-from zonefs_py.device.power_cut import Keep, PowerCut
+from zonefs_py.device.power_cut import Keep, PowerCut, Unflushed
 from zonefs_py.errors import DeviceError, TableChanged, from_os_error
 from zonefs_py.zone import CopyMethod, CopyRange, DeviceInfo, Zone, ZoneCondition, ZoneOp
 
@@ -188,8 +188,21 @@ class NvmeDevice(ZonedDevice):
     def abandon(self) -> None:
         self._below.abandon()
 
+    def interrupt(self) -> None:
+        self._below.interrupt()
+
+    def resume(self) -> None:
+        self._below.resume()
+
     def watch_stuck(self, watcher: Callable[[bool], None] | None) -> None:
         self._below.watch_stuck(watcher)
+
+    @property
+    def has_write_cache(self) -> bool:
+        return self._below.has_write_cache
+
+    def unflushed(self) -> list[Unflushed]:
+        return self._below.unflushed()
 
     def power_cut(self, keep: Keep) -> PowerCut:
         return self._below.power_cut(keep)

@@ -15,7 +15,7 @@ from dataclasses import replace
 from zonefs_py.device.base import ZonedDevice
 from zonefs_py.device.conditions import EXP_OPEN, FULL, IMP_OPEN, NOT_WP, OFFLINE, READONLY, ZoneConditions
 from zonefs_py.device.power_cut import Keep, Kept, PowerCut, Unflushed, ZoneLoss, choose
-from zonefs_py.errors import DeviceError
+from zonefs_py.errors import DeviceError, UserError
 from zonefs_py.units import MIB
 from zonefs_py.zone import CONDITION_NAMES, OPEN_CONDITIONS, DeviceInfo, Zone, ZoneCondition, ZoneOp
 
@@ -390,16 +390,30 @@ class WriteCacheDevice(ZonedDevice):
 
     # Power
 
-    def power_cut(self, keep: Keep) -> PowerCut:
+    @property
+    def has_write_cache(self) -> bool:
+        return True
+
+    def unflushed(self) -> list[Unflushed]:
         with self._lock:
-            if not self._powered:
-                return PowerCut(())
-            unflushed = [self._unflushed(number) for number in sorted(self._held)]
-            chosen = choose(keep, unflushed, self._info.block_size)
-            kept = [self._keep(zone, chosen[zone.number]) for zone in unflushed]
-            self._held.clear()
-            self._nr_held = 0
-            self._powered = False
+            return [self._unflushed(number) for number in sorted(self._held)]
+
+    def power_cut(self, keep: Keep) -> PowerCut:
+        # A call that waits below may hold the lock, and nobody can be relied on to let it go on.
+        self._device.interrupt()
+        try:
+            with self._lock:
+                if not self._powered:
+                    return PowerCut(())
+                unflushed = [self._unflushed(number) for number in sorted(self._held)]
+                chosen = choose(keep, unflushed, self._info.block_size)
+                kept = [self._keep(zone, chosen[zone.number]) for zone in unflushed]
+                self._held.clear()
+                self._nr_held = 0
+                self._powered = False
+        except UserError:
+            self._device.resume()
+            raise
         return PowerCut(
             tuple(ZoneLoss(zone.number, zone.length, length) for zone, length in zip(unflushed, kept, strict=True))
         )
@@ -426,15 +440,25 @@ class WriteCacheDevice(ZonedDevice):
         return zone.length - held.length
 
     def power_on(self) -> None:
+        if self._powered:
+            return  # whoever holds the lock
         with self._lock:
             if not self._powered:
                 self._start()
                 self._conditions.power_cycle()
                 self._powered = True
+        # Not before: a call that got stuck meanwhile could not be released.
+        self._device.resume()
 
     def abandon(self) -> None:
         # Not under the lock: a call that waits below may hold it.
         self._device.abandon()
+
+    def interrupt(self) -> None:
+        self._device.interrupt()
+
+    def resume(self) -> None:
+        self._device.resume()
 
     def watch_stuck(self, watcher: Callable[[bool], None] | None) -> None:
         self._device.watch_stuck(watcher)

@@ -79,6 +79,12 @@ class RecordingDevice(ZonedDevice):
     def abandon(self) -> None:
         self._device.abandon()
 
+    def interrupt(self) -> None:
+        self._device.interrupt()
+
+    def resume(self) -> None:
+        self._device.resume()
+
     def watch_stuck(self, watcher: Callable[[bool], None] | None) -> None:
         self._device.watch_stuck(watcher)
 

@@ -590,16 +590,18 @@ class TestTimes:
 
     @pytest.mark.parametrize("size", [0, CAPACITY])
     def test_truncating_by_handle_moves_two(self, fs: Filesystem, size: int) -> None:
+        handle = fs.open("seq/0", DIRECT)
         before = self.times(fs, "seq/0")
-        fs.setattr("seq/0", AttributeChanges(size=size), by_handle=True)
+        fs.setattr("seq/0", AttributeChanges(size=size), handle=handle)
         after = self.times(fs, "seq/0")
         assert after[0] == before[0]
         assert after[1] == after[2] > before[2]
 
     def test_a_refused_truncation_moves_none(self, fs: Filesystem) -> None:
+        handle = fs.open("seq/0", DIRECT)
         before = self.times(fs, "seq/0")
         with pytest.raises(NotPermitted):
-            fs.setattr("seq/0", AttributeChanges(size=1), by_handle=True)
+            fs.setattr("seq/0", AttributeChanges(size=1), handle=handle)
         assert self.times(fs, "seq/0") == before
 
     def test_a_truncating_open_moves_two(self, fs: Filesystem) -> None:
@@ -733,7 +735,7 @@ class TestErrors:
             assert fs.read_only
             with pytest.raises(ReadOnlyFilesystem):
                 fs.truncate("seq/0", size)
-            fs.setattr("seq/0", AttributeChanges(size=size), by_handle=True)
+            fs.setattr("seq/0", AttributeChanges(size=size), handle=handle)
             assert size_of(fs, "seq/0") == size
             fs.release(handle)
             check_invariants(fs)

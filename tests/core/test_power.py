@@ -120,6 +120,7 @@ def test_every_call_on_a_file_of_before_is_refused(fs: Filesystem) -> None:
         lambda: fs.read_now(reader, 0, memoryview(bytearray(BLOCK))),
         lambda: fs.write(writer, 2 * BLOCK, blocks("c")),
         lambda: fs.fsync(writer),
+        lambda: fs.setattr("seq/0", AttributeChanges(size=0), handle=writer),
         lambda: fs.fsync(reader),
         lambda: fs.copy_range(reader, 0, new, 0, BLOCK),
         lambda: fs.copy_range(new, 0, other, 0, BLOCK),

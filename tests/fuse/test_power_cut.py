@@ -270,6 +270,33 @@ def test_calls_that_are_stuck_fail_and_others_wait(mnt: Path) -> None:
     assert not statfs.is_alive()
 
 
+def test_a_truncation_of_an_open_file_is_not_done_to_what_comes_back(mnt: Path) -> None:
+    """It comes while the power is away, and waits: whoever made it must not empty what the cut has left."""
+    control = MountControl(mnt)
+    synced(mnt / "seq/0", pattern(0, BLOCK))
+    handle = os.open(mnt / "seq/0", os.O_RDWR)
+    control.add_faults([FaultRule(Operation.REPORT, Effect.STUCK)])
+    cutter = threading.Thread(target=control.power_cut, daemon=True)
+    cutter.start()
+    wait_until("coming back is stuck", lambda: len(control.faults()["stuck"]) == 1)
+    source = "import os, sys; sys.stdout.write('.'); sys.stdout.flush(); os.ftruncate(int(sys.argv[1]), 0)"
+    truncation = subprocess.Popen(
+        [sys.executable, "-c", source, str(handle)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        pass_fds=[handle],
+    )
+    assert truncation.stdout is not None
+    truncation.stdout.read(1)
+    wait_until("it waits", lambda: Path(f"/proc/{truncation.pid}/stat").read_text().rpartition(") ")[2][0] in "DS")
+    control.release_stuck()
+    cutter.join(SECONDS)
+    assert "Input/output error" in truncation.communicate(timeout=SECONDS)[1]
+    assert (mnt / "seq/0").read_bytes() == pattern(0, BLOCK)
+    close(handle)
+
+
 def test_devices_together_one_of_which_is_stuck_below_its_cache(
     device_dir: DeviceFactory, mounted: Mounts, tmp_path: Path
 ) -> None:

@@ -32,6 +32,7 @@ from zonefs_py.errors import ZonefsError
 from zonefs_py.fs.attributes import AttributeChanges
 from zonefs_py.fs.filesystem import Filesystem
 from zonefs_py.fs.format import format_device
+from zonefs_py.testing.scratch import Scratch
 from zonefs_py.zone import CONDITION_NAMES, TYPE_NAMES, ZoneCondition, ZoneOp, ZoneType
 
 from .faults import FaultyDevice
@@ -338,7 +339,7 @@ class CoreDriver(Driver):
 
     def truncate_handle(self, number: int, path: str, size: int) -> None:
         with _translated():
-            self._fs.setattr(path, AttributeChanges(size=size), by_handle=True)
+            self._fs.setattr(path, AttributeChanges(size=size), handle=self._handles[number])
 
     def _change(self, path: str, changes: AttributeChanges) -> None:
         with _translated():
@@ -442,7 +443,9 @@ class MountDriver(Driver):
         self._passthrough = passthrough
         if passthrough != "off":
             self.differences |= Difference.READS_PASS_BY
-        self._directory = Path(tempfile.mkdtemp(prefix="zonefs-model-"))
+        # Tests that are killed leave no mounts behind.
+        self._scratch = Scratch()
+        self._directory = self._scratch.path
         self._device = self._directory / "device"
         self._root = self._directory / "mnt"
         self._log = self._directory / "log"
@@ -511,8 +514,7 @@ class MountDriver(Driver):
             self._check_log()
         finally:
             self._close_all()
-            subprocess.run(["fusermount3", "-uz", str(self._root)], capture_output=True, check=False)
-            shutil.rmtree(self._directory)
+            self._scratch.close()
 
     def _check_log(self) -> None:
         text = self._log.read_text() if self._log.exists() else ""

@@ -421,15 +421,24 @@ class Filesystem:
         )
 
     def setattr(
-        self, inode: int | str, changes: AttributeChanges, caller_uid: int = 0, *, by_handle: bool = False
+        self, inode: int | str, changes: AttributeChanges, caller_uid: int = 0, *, handle: int | None = None
     ) -> Attributes:
         """Change attributes of a file or directory, size first; return the new ones.
 
-        *caller_uid* decides whether a truncation drops set-ID bits. *by_handle*: this is ftruncate(2), through a handle
-        that is open for writing. Raises ReadOnlyFilesystem, NotPermitted, BeyondCapacity, DeviceError.
+        *caller_uid* decides whether a truncation drops set-ID bits. *handle*: this is ftruncate(2), through that one,
+        which is open for writing. Raises BadHandle, ReadOnlyFilesystem, NotPermitted, BeyondCapacity, PowerLost,
+        DeviceError.
         """
         self._check_power()
         target = self._inode(inode)
+        by_handle = handle is not None
+        if handle is not None:
+            opened = self._handles.get(handle)
+            if opened is None or opened.file.ino != target.ino:
+                raise BadHandle(f"handle {handle} is not open for inode {target.ino}")
+            if opened.file is not target:
+                # The file has come back from a power cut since, which must not be met by who knows nothing of that.
+                raise opened.file.refusal("truncated")
         self._tree.instantiate(target)
         # Linux asks whether a file system is read-only when a file is opened for writing. Only an error can have made
         # it so since then, and ftruncate(2) (unlike write) does not ask again: do_ftruncate in fs/open.c.

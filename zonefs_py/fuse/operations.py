@@ -519,7 +519,7 @@ class Operations(pyfuse3.Operations):
             mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
         )
         # The kernel names a handle for ftruncate(2) only.
-        change = functools.partial(self._fs.setattr, ino, changes, ctx.uid, by_handle=fh is not None)
+        change = functools.partial(self._fs.setattr, ino, changes, ctx.uid, handle=fh)
         # Cutting a large file takes the host's file system a while.
         try:
             if fields.update_size:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.afterwards import unmounted_afterwards
 from tests.passthrough import with_passthrough
 from zonefs_py.control.client import ask
 
@@ -66,6 +67,13 @@ def fuse_usable() -> None:
     """Skip where this user cannot mount FUSE file systems at all."""
     if not os.access("/dev/fuse", os.R_OK | os.W_OK):
         pytest.skip("/dev/fuse is missing or cannot be opened; run: chmod 666 /dev/fuse")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_mounted_afterwards(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Leave no mounts behind, even if the tests are killed."""
+    with unmounted_afterwards(tmp_path_factory.getbasetemp()):
+        yield
 
 
 class Devices:

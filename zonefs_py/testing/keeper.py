@@ -25,9 +25,7 @@ PATIENCE_SECONDS = 10.0
 def main() -> int:
     """Wait for the owner of the directory that is the only argument, and clean up after it."""
     path = sys.argv[1]
-    # Ctrl-C is for the command, and what comes of it for its parent. We end when that has.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
-        signal.signal(number, signal.SIG_IGN)
+    outlive_signals()
     commands: list[int] = []
     daemons: list[int] = []
     for line in sys.stdin:
@@ -41,11 +39,27 @@ def main() -> int:
     return 0
 
 
+def outlive_signals() -> None:
+    """Let this process end when its standard input does, not by a signal that means its parent too."""
+    # Ctrl-C is for the command, and what comes of it for its parent. We end when that has.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def clean_up_directory(path: str, daemons: list[int]) -> None:
     """Unmount what is mounted below *path*, see that *daemons* (pidfds) end, and remove *path*.
 
     What cannot be unmounted is left, and so is *path* then.
     """
+    unmount_below(path)
+    for daemon in daemons:
+        end(daemon)
+    if not _mounts_below(path):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def unmount_below(path: str) -> None:
+    """Unmount what is mounted below *path*, as far as that can be done."""
     for entry in reversed(_mounts_below(path)):
         with contextlib.suppress(MountError):
             if is_stale(entry.mountpoint):
@@ -54,12 +68,8 @@ def clean_up_directory(path: str, daemons: list[int]) -> None:
             try:
                 unmount(entry, lazy=False)
             except MountError:
-                # Somebody has a file open. The daemon is asked to end, below.
+                # Somebody has a file open. The daemon ends with that, if it is not asked to before.
                 unmount(entry, lazy=True)
-    for daemon in daemons:
-        end(daemon)
-    if not _mounts_below(path):
-        shutil.rmtree(path, ignore_errors=True)
 
 
 def _mounts_below(path: str) -> list[MountEntry]:

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from tests.descriptors import opened
 from tests.fuse.conftest import PROGRAMS, ZONEFS_PY, Mounts, run, wait_until
 from zonefs_py.control.client import ask
 from zonefs_py.control.mounts import find_mount
@@ -32,15 +33,6 @@ def block_of(letter: bytes, length: int = BLOCK) -> memoryview:
     memory = mmap.mmap(-1, max(length, mmap.PAGESIZE))
     memory[:length] = letter * length
     return memoryview(memory)[:length]
-
-
-@contextmanager
-def opened(path: Path, flags: int) -> Iterator[int]:
-    descriptor = os.open(path, flags)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager

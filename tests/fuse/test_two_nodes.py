@@ -19,9 +19,10 @@ from typing import Any
 
 import pytest
 
+from tests.descriptors import opened
 from tests.equality import system
 from tests.fuse.conftest import Mounts
-from tests.fuse.passing import BLOCK, append, opened, pattern, refusal
+from tests.fuse.passing import BLOCK, append, pattern, refusal
 from zonefs_py import copy_ranges
 
 MIB = 1 << 20

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,44 +13,15 @@ import pytest
 
 from tools.machine.session import Machine, Settings
 
+from .suites import SCRIPT_ZNS, SUITES, every_script
 from .zns_devices import LIMITS, device_texts
 
 ROOT = Path(__file__).resolve().parents[2]
 INSIDE = Path(__file__).parent / "inside"
-SECONDS = 3600.0
+SILENCE = 1800.0
+"""Seconds without a word after which a command hangs. A script has 1200; other work may have most of this computer."""
 
-SCRIPT_ZNS = "zns:zones=16,zone_size=4M,zone_capacity=3M,max_open=4,max_active=6"
-
-
-@dataclass(frozen=True)
-class Suite:
-    """Scripts of tests/scripts on a block device, and those of them that skip there."""
-
-    device: str
-    tests: str
-    skipped: frozenset[str] = frozenset()
-
-
-# What depends on the device. Starting a program takes seconds in the machine, so the rest stays with emulated devices.
-SUITES = {
-    "null_blk": Suite(
-        "null_blk:zone_size=4M,zones=16,zone_nr_conv=4,blocksize=4096",
-        "0009,0025,0034,0035,0113,0205,0305,0322,0331,0600,0604,0617,0621,0700",
-    ),
-    "null_blk with limits": Suite(
-        "null_blk:zone_size=4M,zone_capacity=3M,zones=16,blocksize=512,zone_max_open=4,zone_max_active=6",
-        "0008,0303,0337,0503,0504,0505,0521",
-    ),
-    "scsi_debug": Suite(
-        "scsi_debug:zone_size_mb=4,dev_size_mb=64,zone_nr_conv=4,sector_size=4096,zone_max_open=4,delay=0",
-        "0205,0300,0331,0601,0617",
-        # SCSI disks cannot be made to have a bad zone.
-        frozenset({"0617"}),
-    ),
-    "zns": Suite(SCRIPT_ZNS, "0008,0303,0322,0336,0505"),
-}
-
-ENVIRONMENT = {"PYTHONPATH": str(ROOT)}
+ENVIRONMENT = {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
 PROGRAMS = "/run/zonefs-py-programs"
 """Where the programs are in the machine that `inside.command_server` makes."""
 
@@ -63,19 +34,26 @@ class Group:
     scripts: dict[str, Future[str]]
 
 
-def run_suite(machine: Machine, suite: Suite, node: str | None, logs: Path) -> str:
-    """Run a shell suite on *node*, or on a device that is made for it; return its output."""
-    path = node or machine.add_device(suite.device)
-    options = {"--device": path, "--tests": suite.tests, "--logs": str(logs), "--timeout": "1200"}
+def run_suite(machine: Machine, device: str, scripts: Sequence[str], logs: Path) -> str:
+    """Run *scripts* on *device*, a path or what is to be made; return the output."""
+    path = device if device.startswith("/") else machine.add_device(device)
+    options = {"--device": path, "--tests": ",".join(scripts), "--logs": str(logs), "--timeout": "1200"}
     words = ["tests/zonefs-tests.sh", *(word for option in options.items() for word in option)]
-    result = machine.run(words, env=ENVIRONMENT | {"ZONEFS_PY_BIN": PROGRAMS}, cwd=ROOT, timeout=SECONDS)
-    if node is None:
+    result = machine.run(words, env=ENVIRONMENT | {"ZONEFS_PY_BIN": PROGRAMS}, cwd=ROOT, silence=SILENCE)
+    if path != device:
         machine.remove_device(path)
     return result.stdout.decode() + result.stderr.decode()
 
 
+def scripts_of(name: str, config: pytest.Config) -> list[str]:
+    """What runs on the device of the suite *name*: with ``--long``, each script on each that it may differ on."""
+    first = next(iter(SUITES))
+    others = [] if name == first else every_script()
+    return SUITES[name].scripts(all_=bool(config.getoption("--long")), others=others)
+
+
 @pytest.fixture(scope="module")
-def group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Group]:
+def group(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[Group]:
     """A machine in which the shell suites run beside the other tests: it has two processors."""
     logs = tmp_path_factory.mktemp("logs")
     devices = [*device_texts(), SCRIPT_ZNS]
@@ -84,10 +62,17 @@ def group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Group]:
         ThreadPoolExecutor(2) as pool,
     ):
         serve = [sys.executable, "-m", "tests.vm.inside.command_server", PROGRAMS]
-        result = machine.run(serve, env=ENVIRONMENT, cwd=ROOT, timeout=SECONDS)
+        result = machine.run(serve, env=ENVIRONMENT, cwd=ROOT, silence=SILENCE)
         assert result.status == 0, result.stderr.decode()
         scripts = {
-            name: pool.submit(run_suite, machine, suite, machine.devices[-1] if name == "zns" else None, logs)
+            name: pool.submit(
+                run_suite,
+                machine,
+                # QEMU's are made at the start.
+                machine.devices[-1] if suite.device == SCRIPT_ZNS else suite.device,
+                scripts_of(name, pytestconfig),
+                logs,
+            )
             for name, suite in SUITES.items()
         }
         yield Group(machine, scripts)
@@ -98,7 +83,7 @@ def run_inside(group: Group, module: str, at_least: int) -> None:
     """Run a module of `INSIDE` in the machine; so many of its tests at least must have passed, and none failed."""
     words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(INSIDE / module)]
     environment = ENVIRONMENT | {"ZONEFS_VM_DEVICES": " ".join(group.machine.devices[: len(LIMITS)])}
-    result = group.machine.run(words, env=environment, cwd=ROOT, timeout=SECONDS)
+    result = group.machine.run(words, env=environment, cwd=ROOT, silence=SILENCE)
     output = result.stdout.decode() + result.stderr.decode()
     assert result.status == 0, output
     passed = re.search(r"^(?:\S+ )*?(\d+) passed", output.splitlines()[-1])
@@ -120,15 +105,15 @@ def test_zns_conforms(group: Group) -> None:
 
 def test_scsi_debug_conforms(group: Group) -> None:
     # Without the shell suite's.
-    group.scripts["scsi_debug"].result(SECONDS)
+    group.scripts["scsi_debug"].result()
     run_inside(group, "test_scsi_debug_conformance.py", 65)
 
 
 @pytest.mark.parametrize("name", SUITES)
-def test_scripts(group: Group, name: str) -> None:
-    suite = SUITES[name]
-    output = group.scripts[name].result(SECONDS)
+def test_scripts(group: Group, name: str, pytestconfig: pytest.Config) -> None:
+    output = group.scripts[name].result()
     lines = re.findall(r"^\S+ +(\d{4}): .*? +(passed|FAILED|skipped) ", output, re.MULTILINE)
+    skipped = SUITES[name].skipped
     assert dict(lines) == {
-        number: "skipped" if number in suite.skipped else "passed" for number in suite.tests.split(",")
+        number: "skipped" if number in skipped else "passed" for number in scripts_of(name, pytestconfig)
     }, output

@@ -203,10 +203,15 @@ class Machine:
         env: Mapping[str, str] | None = None,
         cwd: str | Path | None = None,
         timeout: float | None = None,
+        silence: float | None = None,
     ) -> Result:
         """Run a command as root and give its output; see :meth:`stream`."""
         output: dict[str, bytearray] = {"o": bytearray(), "e": bytearray()}
-        status = self.stream(argv, lambda kind, data: output[kind].extend(data), env=env, cwd=cwd, timeout=timeout)
+
+        def take(kind: str, data: bytes) -> None:
+            output[kind].extend(data)
+
+        status = self.stream(argv, take, env=env, cwd=cwd, timeout=timeout, silence=silence)
         return Result(status, bytes(output["o"]), bytes(output["e"]))
 
     def stream(
@@ -217,15 +222,16 @@ class Machine:
         env: Mapping[str, str] | None = None,
         cwd: str | Path | None = None,
         timeout: float | None = None,
+        silence: float | None = None,
     ) -> int:
         """Run a command as root, in *cwd* (this process's own by default), with stdin closed.
 
         *take* gets its output as it comes: ``"o"`` or ``"e"``, and the bytes. Returns its exit status, negative if a
-        signal ended it. After *timeout* seconds its process group is killed and :class:`MachineError` raised, as it is
-        when the machine dies. So is whoever interrupts this.
+        signal ended it. After *timeout* seconds, or *silence* seconds without output, its process group is killed and
+        :class:`MachineError` raised, as it is when the machine dies. So is whoever interrupts this.
         """
         job = self.begin(argv, env=env, cwd=cwd)
-        return self.finish(job, take, timeout=timeout, name=argv[0])
+        return self.finish(job, take, timeout=timeout, silence=silence, name=argv[0])
 
     def begin(self, argv: Sequence[str], *, env: Mapping[str, str] | None = None, cwd: str | Path | None = None) -> int:
         """Start a command and give its number, with which :meth:`finish` must be called."""
@@ -233,11 +239,17 @@ class Machine:
         return self._begin("R", json.dumps(request).encode())
 
     def finish(
-        self, job: int, take: Callable[[str, bytes], None], *, timeout: float | None = None, name: str = "the command"
+        self,
+        job: int,
+        take: Callable[[str, bytes], None],
+        *,
+        timeout: float | None = None,
+        silence: float | None = None,
+        name: str = "the command",
     ) -> int:
         """Wait for the end of a command, as :meth:`stream` does."""
         try:
-            result = self._wait(job, timeout, f"{name} did not end", take)
+            result = self._wait(job, timeout, f"{name} did not end", take, silence=silence)
         except BaseException:
             self.kill(job)
             raise
@@ -305,18 +317,26 @@ class Machine:
             pass  # the reader sees the end, and says why
 
     def _wait(
-        self, job: int, timeout: float | None, what: str, take: Callable[[str, bytes], None] | None = None
+        self,
+        job: int,
+        timeout: float | None,
+        what: str,
+        take: Callable[[str, bytes], None] | None = None,
+        *,
+        silence: float | None = None,
     ) -> dict[str, Any]:
         """Take the frames of *job* until its end, which is returned."""
         deadline = None if timeout is None else time.monotonic() + timeout
         frames = self._jobs[job]
         try:
             while True:
+                left = None if deadline is None else max(0.0, deadline - time.monotonic())
+                silent = silence is not None and (left is None or silence < left)
                 try:
-                    left = None if deadline is None else max(0.0, deadline - time.monotonic())
-                    kind, payload = frames.get(timeout=left)
+                    kind, payload = frames.get(timeout=silence if silent else left)
                 except queue.Empty:
-                    raise MachineError(f"{what} within {timeout:g} s; {self._keep_log()}") from None
+                    limit = f"and said nothing for {silence:g} s" if silent else f"within {timeout:g} s"
+                    raise MachineError(f"{what} {limit}; {self._keep_log()}") from None
                 if kind in ("X", "H"):
                     result: dict[str, Any] = json.loads(payload)
                     return result

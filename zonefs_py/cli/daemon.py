@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from zonefs_py.errors import MountError, ZonefsError, describe_os_error
+from zonefs_py.errors import MountError, NoSuchFile, ZonefsError, describe_os_error
 
 log = logging.getLogger(__name__)
 
@@ -21,6 +21,9 @@ JOURNAL_SOCKET = "/dev/log"
 LEVELS = ("debug", "info", "warning", "error")
 
 _READY = b"\0ready"
+
+_UNWANTED_ANSWER = f"fuse_reply_* failed with {os.strerror(NoSuchFile.errno)}"
+"""What pyfuse3 says when the kernel does not know the request any more that was answered."""
 
 
 def default_log_file() -> Path:
@@ -51,8 +54,15 @@ def set_up_logging(log_file: str | None, level: str, *, foreground: bool) -> Non
         handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter(line_format))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    # pyfuse3 logs each task that it starts.
-    logging.getLogger("pyfuse3").setLevel(logging.WARNING)
+    # pyfuse3 logs each task that it starts; and an answer that nobody waits for, which is no error: the last file of a
+    # mount that was detached is closed while the kernel forgets the mount.
+    logger = logging.getLogger("pyfuse3")
+    logger.setLevel(logging.WARNING)
+    logger.addFilter(_is_wanted)
+
+
+def _is_wanted(record: logging.LogRecord) -> bool:
+    return not record.getMessage().endswith(_UNWANTED_ANSWER)
 
 
 def run_in_background(work: Callable[[Callable[[], None]], int]) -> None:

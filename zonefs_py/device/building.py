@@ -192,7 +192,7 @@ def _make_directory(path: Path) -> bool:
         path.mkdir()
     except FileExistsError:
         if not path.is_dir():
-            raise UserError(f"{path} is not a directory") from None
+            raise UserError(f"{path} is not a directory; an emulated device is made in one") from None
         return False
     return True
 

@@ -41,6 +41,7 @@ from zonefs_py.fuse.door import NODE_NUMBER_SHIFT, NODE_OFFSET, ROOT_NODE, pyfus
 from zonefs_py.fuse.gates import Gates, Passage
 from zonefs_py.fuse.kernel_cache import KernelCache
 from zonefs_py.fuse.passthrough import Passthrough
+from zonefs_py.fuse.workers import Workers
 
 log = logging.getLogger(__name__)
 
@@ -148,7 +149,7 @@ class Operations(pyfuse3.Operations):
         self.nursery: trio.Nursery | None = None
         """Where answers to requests that pyfuse3 does not know are worked out; None while nothing is served."""
         # Gates and flushes each have spare threads, and each file its first in either.
-        self._limiter = trio.CapacityLimiter(2 * (BUSY_FILES + SPARE_THREADS))
+        self._workers = Workers(2 * (BUSY_FILES + SPARE_THREADS))
         self._cache_limiter = trio.CapacityLimiter(CACHE_THREADS)
         """For threads that may wait for the kernel to read and write pages: that needs the workers above."""
         filesystem.on_change = self.attributes_changed
@@ -296,7 +297,7 @@ class Operations(pyfuse3.Operations):
 
     async def _call_in_turn(self, turn: Passage, function: Callable[..., R], *args: Any) -> R:
         async with turn:
-            return await trio.to_thread.run_sync(self._work, function, *args, limiter=self._limiter)
+            return await self._workers.call(self._work, function, *args)
 
     def _work(self, function: Callable[..., R], *args: Any) -> R:
         self._local.is_worker = True
@@ -825,7 +826,7 @@ class Operations(pyfuse3.Operations):
             async with passed:
                 self._readings.update(read)
             try:
-                return await trio.to_thread.run_sync(self._work, copy, *arguments, limiter=self._limiter)
+                return await self._workers.call(self._work, copy, *arguments)
             finally:
                 self._readings.subtract(read)
                 self._readings += Counter()  # drops what is 0

@@ -6,8 +6,10 @@ import signal
 import sys
 
 SOCKET = "socket"
+NAMESPACE = "/proc/self/ns/mnt"
 LARGEST = 1 << 17
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+UNCATCHABLE = (signal.SIGKILL, signal.SIGSTOP)
 
 
 def pack(name: str, arguments: list[str], environment: "dict[str, str]") -> bytes:
@@ -27,12 +29,15 @@ def unpack(message: bytes) -> "tuple[str, str, int, list[str], dict[str, str]]":
     return name, directory, int(umask), arguments, environment
 
 
-def main(programs: str) -> None:
-    """Have the server run this program; run the one in *programs* if this process is not as the server's are."""
+def main(programs: str, namespace: str, user: int) -> None:
+    """Have the server run this program; run the one in *programs* if this process is not as the server's are.
+
+    Those are of *user*, and see the files of *namespace*, as /proc names it.
+    """
     own = os.path.abspath(sys.argv[0])
     name = os.path.basename(own)
     server = os.path.dirname(own)
-    if os.geteuid() != 0 or os.readlink("/proc/self/ns/mnt") != os.readlink("/proc/1/ns/mnt"):
+    if os.geteuid() != user or os.readlink(NAMESPACE) != namespace:
         os.execv(os.path.join(programs, name), [name, *sys.argv[1:]])
     connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
     connection.connect(os.path.join(server, SOCKET))
@@ -44,6 +49,7 @@ def main(programs: str) -> None:
     answer = connection.recv(16)
     status = int(answer) if answer else 1
     if status < 0:
-        signal.signal(-status, signal.SIG_DFL)
+        if -status not in UNCATCHABLE:
+            signal.signal(-status, signal.SIG_DFL)
         os.kill(os.getpid(), -status)
     os._exit(status)

@@ -1,8 +1,9 @@
 """Runs our commands for the shell suite in processes that are forked from one that has imported everything.
 
 In the machine, starting Python and importing what a mount needs takes several seconds of the processor's time, more
-than all else that a script does. ``command_server DIRECTORY`` fills DIRECTORY with programs named as ours
-(`command_client`), and returns when they can be used; its process stays.
+than all else that a script does. ``command_server DIRECTORY [NAME=MODULE...]`` fills DIRECTORY with programs named as
+ours (`command_client`), or with NAMEs that call the function main of a MODULE each, and returns when they can be used;
+its process stays until it is ended.
 
 A connection is one command: a message of `pack`'s with the standard descriptors comes in, then signals for it as
 decimal numbers; its exit status goes out, negative if a signal ended it. When the client is gone the command is killed.
@@ -12,12 +13,13 @@ from __future__ import annotations
 
 import array
 import contextlib
+import importlib
 import os
 import select
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 
 from tests.vm.inside import command_client as client
@@ -29,10 +31,12 @@ PROGRAMS = {
 }
 PID_FILE = "ZONEFS_PY_PID_FILE"
 """A file named by this variable gets the command's process id, which is not the client's."""
+NOT_FOUND = 127
+"""The exit status of a program that there is not; as a shell has it."""
 
 
 def preload() -> None:
-    """Import what commands need."""
+    """Import what our commands need."""
     import zonefs_py.control.server
     import zonefs_py.device.blockdev
     import zonefs_py.device.nvme
@@ -40,8 +44,8 @@ def preload() -> None:
     import zonefs_py.fuse.serve  # noqa: F401  (read once instead of in each fork)
     from zonefs_py.cli.main import COMMANDS
 
-    for module in {*PROGRAMS.values(), *(module for module, _ in COMMANDS.values())}:
-        __import__(module)
+    for module, _ in COMMANDS.values():
+        importlib.import_module(module)
 
 
 class Job:
@@ -117,27 +121,32 @@ def serve(listener: socket.socket) -> None:
                         job.finish()
 
 
-def main(directory: Path) -> Callable[[], int]:
-    """Be the server; in a process of a command's, return its function."""
-    preload()
+def main(directory: Path, programs: Mapping[str, str] = PROGRAMS) -> int:
+    """Be the server of *programs*, modules by name; in a process of a command's, run it. Returns the exit status."""
+    if programs is PROGRAMS:
+        preload()
+    functions = {name: importlib.import_module(module).main for name, module in programs.items()}
     directory.mkdir()
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     listener.bind(str(directory / client.SOCKET))
     listener.listen(16)
     program = Path(client.__file__).read_text()
-    for name in PROGRAMS:
+    arguments = (str(Path(sys.executable).parent), os.readlink(client.NAMESPACE), os.geteuid())
+    for name in programs:
         path = directory / name
-        path.write_text(
-            f"#!{os.path.realpath(sys.executable)} -IS\n{program}\nmain({str(Path(sys.executable).parent)!r})\n"
-        )
+        path.write_text(f"#!{os.path.realpath(sys.executable)} -IS\n{program}\nmain{arguments!r}\n")
         path.chmod(0o755)
     if os.fork():
         os._exit(0)
     os.setsid()
     serve(listener)
-    module = sys.modules[PROGRAMS[Path(sys.argv[0]).name]]
-    return module.main  # type: ignore[no-any-return]
+    name = Path(sys.argv[0]).name
+    if name not in functions:
+        print(f"{name}: no such program", file=sys.stderr)
+        return NOT_FOUND
+    status: int = functions[name]()
+    return status
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]))())
+    sys.exit(main(Path(sys.argv[1]), dict(word.split("=", 1) for word in sys.argv[2:]) or PROGRAMS))

@@ -234,7 +234,8 @@ def test_another_node_of_the_device_will_do(path: str, tmp_path: Path) -> None:
 
 
 def zones(target: object) -> list[dict[str, Any]]:
-    return json.loads(run("report", target, "--format", "json"))["zones"]  # type: ignore[no-any-return]
+    found: list[dict[str, Any]] = json.loads(run("report", target, "--format", "json"))["zones"]
+    return found
 
 
 def test_commands(path: str) -> None:

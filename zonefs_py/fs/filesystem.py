@@ -750,7 +750,7 @@ class Filesystem:
             try:
                 if file.sequential:
                     self.device.write(file.start + offset, data)
-                    self._mount.set_size(file, file.size + length)
+                    self._mount.advance(file, length)
                 else:
                     self.device.write_bytes(file.start + offset, data)
                 file.writes += 1

@@ -277,11 +277,14 @@ static char *answer_buffer;
 
 static void release(PyObject *view)
 {
+	static PyObject *name;
 	PyObject *released;
 
 	if (!view)
 		return;
-	released = PyObject_CallMethod(view, "release", NULL);
+	if (!name)
+		name = PyUnicode_InternFromString("release");
+	released = name ? PyObject_CallMethodNoArgs(view, name) : NULL;
 	if (!released)
 		PyErr_WriteUnraisable(view);
 	Py_XDECREF(released);
@@ -610,13 +613,13 @@ static int64_t now(void)
 	return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
 }
 
-/* Wait for a request for a moment; whether there is one. Signals end it, for Python to see them. */
-static int one_follows(int fd)
+/* When none was there: read one that comes within a moment, else -EAGAIN. Signals end it, for Python to see them. */
+static ssize_t read_following(struct fuse_session *se, int fd)
 {
 	static long processors;
 	const struct timespec moment = {0, SLEEP_NANOSECONDS};
 	struct pollfd waited = {.fd = fd, .events = POLLIN};
-	int found = 0;
+	ssize_t size = -EAGAIN;
 
 	if (!processors)
 		processors = sysconf(_SC_NPROCESSORS_ONLN);
@@ -624,13 +627,16 @@ static int one_follows(int fd)
 	if (processors > 1) {
 		int64_t end = now() + LOOK_NANOSECONDS;
 
-		while (!(found = poll(&waited, 1, 0)) && now() < end)
+		/* To look by reading: what is there need not be looked for first. */
+		do {
 			sched_yield();
+			size = read_request(se, fd);
+		} while (size == -EAGAIN && now() < end);
 	}
-	if (!found)
-		found = ppoll(&waited, 1, &moment, NULL);
+	if (size == -EAGAIN && ppoll(&waited, 1, &moment, NULL) > 0)
+		size = read_request(se, fd);
 	Py_END_ALLOW_THREADS
-	return found > 0;
+	return size;
 }
 
 /*
@@ -651,8 +657,8 @@ EXPORT int fuse_session_receive_buf(struct fuse_session *se, struct fuse_buf *bu
 	for (turn = 0; turn < TURN_REQUESTS; turn++) {
 		size = read_request(se, fd);
 		/* While Python has something to answer, trio must see that it can. */
-		if (size == -EAGAIN && turn && !unanswered && now() < end && one_follows(fd))
-			size = read_request(se, fd);
+		if (size == -EAGAIN && turn && !unanswered && now() < end)
+			size = read_following(se, fd);
 		if (size == -EAGAIN)
 			return -EINTR;
 		if (size <= 0) {

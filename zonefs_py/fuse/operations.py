@@ -766,7 +766,10 @@ class Operations(pyfuse3.Operations):
                 written = self._fs.write(handle, offset, data, direct, append, False)
             except Exception as exc:
                 return self._refused("write", request, exc, About(ino, None if append else offset, len(data)))
-            return written if self._in_place("write", request, written, door.reply_written) else None
+            if not self._changed_in_place:
+                return written
+            self._in_place("write", request, written, door.reply_written)
+            return None
         write = self._call_on_worker(ino, self._fs.write, handle, offset, bytes(data), direct, append, False)
         about = About(ino, None if append else offset, len(data))
         answer = self._after_write(write, handle, sync=sync)

@@ -40,7 +40,7 @@ from zonefs_py.fuse.caller import process_of
 from zonefs_py.fuse.door import NODE_NUMBER_SHIFT, NODE_OFFSET, ROOT_NODE, pyfuse3
 from zonefs_py.fuse.gates import Gates, Passage
 from zonefs_py.fuse.kernel_cache import KernelCache
-from zonefs_py.fuse.passthrough import Passthrough
+from zonefs_py.fuse.passthrough import OpenMode, Passthrough
 
 log = logging.getLogger(__name__)
 
@@ -686,17 +686,16 @@ class Operations(pyfuse3.Operations):
             waits = bool(flags & os.O_TRUNC) or (bool(flags & os.O_ACCMODE) and self._awaits_closed())
             # The kernel may have just learnt of another node: what was written while it did, it may not know.
             waits = waits or self._passthrough.is_renumbered(ino)
-            if not waits and self._is_free(ino):
-                self._reply_open(request, ino, number, self._fs.open(ino, flags, uid), flags, sequential)
-                return None
+            handle = self._fs.open(ino, flags, uid) if not waits and self._is_free(ino) else None
         except Exception as exc:
             return self._refused("open", request, exc, About(ino, None, None))
+        if handle is not None:
+            return self._reply_open(request, ino, number, handle, flags, sequential)
 
         def reply(request: int, handle: int) -> None:
-            try:
-                self._reply_open(request, ino, number, handle, flags, sequential)
-            except Exception as exc:
-                door.reply_error(request, self._errno("open", exc, request, About(ino, None, None)))
+            error = self._reply_open(request, ino, number, handle, flags, sequential)
+            if error is not None:
+                door.reply_error(request, -error)
 
         return self._start("open", request, self._open_on_worker(ino, number, flags, uid), reply, inos=[ino])
 
@@ -714,20 +713,31 @@ class Operations(pyfuse3.Operations):
             await self._in_kernel(self.kernel.refresh, ino)
         return handle
 
-    def _reply_open(self, request: int, ino: int, number: int, handle: int, flags: int, sequential: bool) -> None:
+    def _reply_open(self, request: int, ino: int, number: int, handle: int, flags: int, sequential: bool) -> int | None:
+        """Answer an open by *handle*; or return the errno, negative, that is to be the answer."""
         try:
-            mode = self._passthrough.open(ino, number, handle, flags, sequential=sequential)
-        except BaseException:
+            mode = self._begin_use(ino, number, handle, flags, sequential)
+        except Exception as exc:
             self._release_soon(ino, handle)
-            raise
+            return -self._errno("open", exc, request, About(ino, None, None))
+        # From here on there is no request any more, whether the answer found somebody or not.
+        if not door.reply_open(request, handle, mode.direct_io, mode.backing):
+            try:
+                # Whoever asked is gone, and so nobody will release it.
+                self._release_soon(self._let_go(handle), handle)
+            except Exception:
+                self.failed = True
+                log.exception("bug: a file whose open was answered too late stays open")
+        return None
+
+    def _begin_use(self, ino: int, number: int, handle: int, flags: int, sequential: bool) -> OpenMode:
+        mode = self._passthrough.open(ino, number, handle, flags, sequential=sequential)
         self._files[handle] = ino
         self._numbers[handle] = number
         if mode.passes_by and self._fs.count_as_read(handle):
             # The kernel does not see that as the read that it knows of.
             self.kernel.forget(ino, attr_only=True)
-        if not door.reply_open(request, handle, mode.direct_io, mode.backing):
-            # Whoever asked is gone, and so nobody will release it.
-            self._release_soon(self._let_go(handle), handle)
+        return mode
 
     def _let_go(self, handle: int) -> int:
         """Forget *handle*; return its file's inode number."""
@@ -824,14 +834,19 @@ class Operations(pyfuse3.Operations):
         copy: Callable[..., R],
         *arguments: Any,
     ) -> R:
-        async with held:
+        # First: who is let in at a source's gate keeps out who comes to write it, and the other gate may take its time.
+        try:
             async with passed:
                 self._readings.update(read)
-            try:
+        except BaseException:
+            held.give_up()
+            raise
+        try:
+            async with held:
                 return await trio.to_thread.run_sync(self._work, copy, *arguments, limiter=self._limiter)
-            finally:
-                self._readings.subtract(read)
-                self._readings += Counter()  # drops what is 0
+        finally:
+            self._readings.subtract(read)
+            self._readings += Counter()  # drops what is 0
 
     def on_ioctl(
         self, request: int, handle: int, command: int, flags: int, data: bytes, size: int, uid: int, gid: int, pid: int

@@ -816,7 +816,9 @@ static PyObject *door_refresh(PyObject *self, PyObject *args)
 	memcpy(place.handle.f_handle, words, sizeof(words));
 	Py_BEGIN_ALLOW_THREADS
 	fd = open_by_handle_at(mount, &place.handle, O_PATH | O_CLOEXEC);
-	if (fd < 0 || statx(fd, "", AT_EMPTY_PATH | AT_STATX_FORCE_SYNC, STATX_BASIC_STATS, &status) < 0)
+	/* First what we answer, then what the kernel took of it. */
+	if (fd < 0 || statx(fd, "", AT_EMPTY_PATH | AT_STATX_FORCE_SYNC, STATX_BASIC_STATS, &status) < 0 ||
+	    statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_BASIC_STATS, &status) < 0)
 		error = errno;
 	if (fd >= 0)
 		close(fd);
@@ -825,7 +827,7 @@ static PyObject *door_refresh(PyObject *self, PyObject *args)
 		errno = error;
 		return PyErr_SetFromErrno(PyExc_OSError);
 	}
-	Py_RETURN_NONE;
+	return unsigned_number(status.stx_size);
 }
 
 static PyObject *door_close_backing(PyObject *self, PyObject *args)
@@ -920,7 +922,8 @@ static PyMethodDef methods[] = {
 	{"open_backing", door_open_backing, METH_VARARGS, "Make a descriptor's file a backing file; return its id."},
 	{"close_backing", door_close_backing, METH_VARARGS, "Let go of a backing file by its id."},
 	{"refresh", door_refresh, METH_VARARGS,
-	 "Make the kernel ask for the attributes of an inode: descriptor of the mount point, node, generation."},
+	 "Make the kernel ask for the attributes of an inode: descriptor of the mount point, node, generation. Returns the"
+	 " size that the kernel has then."},
 	{"reply_open", door_reply_open, METH_VARARGS,
 	 "Answer an open: handle, whether it bypasses caches, id of a backing file or 0. Returns 0 or -errno."},
 	{"reply_data", door_reply_data, METH_VARARGS, "Answer a read."},

@@ -54,7 +54,8 @@ SPARE_THREADS = 64
 """Worker threads that files can have beyond their first, all of them together."""
 BUSY_FILES = 512
 """Files that can have a call in a worker thread at a time. Only if the device held up that many would others wait."""
-CACHE_THREADS = 32
+FIRST_PAUSE, LONGEST_PAUSE = 0.001, 0.1
+"""Seconds before the kernel is told a size again that it did not take; doubled each time."""
 MOST_PER_REPLY = 1 << 30
 """Bytes of one copy_file_range: the reply has 32 bits, and a signal waits for the end of it."""
 ENTRIES_AT_A_TIME = 128
@@ -149,8 +150,12 @@ class Operations(pyfuse3.Operations):
         """Where answers to requests that pyfuse3 does not know are worked out; None while nothing is served."""
         # Gates and flushes each have spare threads, and each file its first in either.
         self._limiter = trio.CapacityLimiter(2 * (BUSY_FILES + SPARE_THREADS))
-        self._cache_limiter = trio.CapacityLimiter(CACHE_THREADS)
+        self._cache_limiter = trio.CapacityLimiter(2 * BUSY_FILES)
         """For threads that may wait for the kernel to read and write pages: that needs the workers above."""
+        self._dropping = Gates(READS_TOGETHER, SPARE_THREADS)
+        """Files whose pages the kernel is dropping for a copy: one call each, for those of a stuck zone are stuck."""
+        self._untaken: set[int] = set()
+        """Files of which the kernel did not take a size: see `_refresh`."""
         filesystem.on_change = self.attributes_changed
         filesystem.on_withdrawn = self.withdrawn
         filesystem.on_waits = self.waits_changed
@@ -264,7 +269,7 @@ class Operations(pyfuse3.Operations):
             self.kernel.forget(ino, attr_only=True)
         for ino in change.resized:
             if ino not in opened:
-                self.kernel.refresh(ino)
+                self._refresh(ino)
 
     async def _viewed(self) -> None:
         """Wait while there are no names and attributes."""
@@ -339,10 +344,19 @@ class Operations(pyfuse3.Operations):
             await one_closed.wait()
 
     def attributes_changed(self, ino: int) -> None:
-        """Tell the kernel to ask again for the attributes of *ino*. Called in any thread."""
+        """Tell the kernel to ask again for the attributes of *ino*. Called in any thread.
+
+        On return it knows them, but in a thread that works on a request: then it is before that is answered.
+        """
         self.kernel.forget(ino, attr_only=True)
         # The rest waits for requests to be answered: that is for who answers the request which changed them.
         self._set_aside(ino)
+        if threading.get_ident() != self._thread and not self._is_worker() and pyfuse3.trio_token is not None:
+            with contextlib.suppress(trio.RunFinishedError, trio.Cancelled):
+                trio.from_thread.run(self._announced, [ino], trio_token=pyfuse3.trio_token)
+
+    def _is_worker(self) -> bool:
+        return getattr(self._local, "is_worker", False)
 
     def withdrawn(self, ino: int) -> None:
         """See to it that *ino* is not read past us if it may be no more. Called in any thread.
@@ -352,7 +366,7 @@ class Operations(pyfuse3.Operations):
         """
         if threading.get_ident() == self._thread:
             self._set_aside(ino)
-        elif getattr(self._local, "is_worker", False):
+        elif self._is_worker():
             # It holds the lock of a file, maybe of this one: it can neither look nor wait for the kernel. This may also
             # be another file than that of the request, whose answer waits for its own only.
             self._set_aside(ino)
@@ -374,10 +388,43 @@ class Operations(pyfuse3.Operations):
 
         def forget() -> None:
             self.kernel.forget(ino, attr_only=False, but=number)
-            self.kernel.refresh(ino, but=number)
+            self._refresh(ino, but=number)
 
         if self._passthrough.is_split(ino):
             await self._in_kernel(forget)
+
+    def _refresh(self, ino: int, but: int | None = None) -> None:
+        """Have the kernel ask for the size of *ino*, as `KernelCache.refresh`; and again later if it does not take it.
+
+        Nobody waits for that: the kernel is busy with a call that may itself wait, for who calls this.
+        """
+        if not self.kernel.refresh(ino, but) and pyfuse3.trio_token is not None:
+            with contextlib.suppress(trio.RunFinishedError):
+                pyfuse3.trio_token.run_sync_soon(self._refresh_later, ino)
+
+    def _refresh_later(self, ino: int) -> None:
+        if self.nursery is not None and ino not in self._untaken:
+            self._untaken.add(ino)
+            self.nursery.start_soon(self._refresh_until_taken, ino)
+
+    async def _refresh_until_taken(self, ino: int) -> None:
+        taken, pause = False, FIRST_PAUSE
+
+        def refresh() -> None:
+            nonlocal taken
+            taken = self.kernel.refresh(ino)
+
+        try:
+            # Nothing tells when the kernel's call has ended: its answer is ours, but what it does then is not.
+            while not taken and not self._has_ended:
+                await trio.sleep(pause)
+                pause = min(2 * pause, LONGEST_PAUSE)
+                await self._in_kernel(refresh)
+        except Exception:
+            self.failed = True
+            log.exception("bug: the kernel has not been told the size of inode %d", ino)
+        finally:
+            self._untaken.discard(ino)
 
     async def _in_kernel(self, function: Callable[..., object], *args: Any) -> None:
         """Call *function*, which waits for the kernel to make requests of us, in a thread.
@@ -415,7 +462,7 @@ class Operations(pyfuse3.Operations):
 
     def _announce(self, ino: int) -> None:
         self._withdraw(ino)
-        self.kernel.refresh(ino)
+        self._refresh(ino)
 
     def _in_place(self, name: str, request: int, result: R, reply: Callable[[int, R], None]) -> bool:
         """Whether *result* can be the answer now. If not, *reply* will be called with it, after `_announced`."""
@@ -710,7 +757,7 @@ class Operations(pyfuse3.Operations):
         if flags & os.O_TRUNC:
             await self._changed_by(ino, number)
         elif self._passthrough.is_renumbered(ino):
-            await self._in_kernel(self.kernel.refresh, ino)
+            await self._in_kernel(self._refresh, ino)
         return handle
 
     def _reply_open(self, request: int, ino: int, number: int, handle: int, flags: int, sequential: bool) -> int | None:
@@ -868,14 +915,14 @@ class Operations(pyfuse3.Operations):
         # The kernel does nothing for an ioctl of what it does for copy_file_range. Before: what a mapping has changed
         # must be on the device. After: the destination's pages are stale, and its size and the times are new. Dropping
         # pages waits for requests that are under way for them, which wait for the gates: so never hold one meanwhile.
-        cached = [ino for ino, sequential in files.items() if not sequential]
-        if cached:
-            await self._forget(cached)
+        for ino, sequential in files.items():
+            if not sequential:
+                await self._drop(ino)
         try:
             answer = await self._copy_between(target, files, self._copy_ranges_for, handle, data, copy, uid, gid, pid)
         finally:
             await self._announced(files)
-        await self._forget([target], attributes_of=files, size_of=target if files[target] else None)
+        await self._drop(target, attributes_of=files, size_of=target if files[target] else None)
         return answer
 
     def _copy_ranges_for(self, handle: int, data: bytes, copy: abi.CopyRequest, uid: int, gid: int, pid: int) -> bytes:
@@ -890,21 +937,22 @@ class Operations(pyfuse3.Operations):
 
         return ioctl.answer_copy(self._fs, handle, data, copy, Caller(uid, gid, groups), refused)
 
-    async def _forget(self, inos: Iterable[int], attributes_of: Iterable[int] = (), size_of: int | None = None) -> None:
-        """Have the kernel write back and forget all pages of *inos*, and the attributes of *attributes_of* too.
+    async def _drop(self, ino: int, attributes_of: Iterable[int] = (), size_of: int | None = None) -> None:
+        """Have the kernel write back and forget all pages of *ino*, and forget the attributes of *attributes_of* too.
 
         Of *size_of* it asks for them, and the size.
         """
 
-        def forget() -> None:
-            for ino in inos:
-                self.kernel.forget(ino, attr_only=False)
-            for ino in attributes_of:
-                self.kernel.forget(ino, attr_only=True)
+        def drop() -> None:
+            self.kernel.forget(ino, attr_only=False)
+            for other in attributes_of:
+                self.kernel.forget(other, attr_only=True)
             if size_of is not None:
-                self.kernel.refresh(size_of)
+                self._refresh(size_of)
 
-        await self._in_kernel(forget)
+        # No answer to a request for pages waits for this, and who is here has no other file's turn.
+        async with self._dropping.alone([ino]):
+            await self._in_kernel(drop)
 
     # Names are as they are
 

@@ -461,7 +461,8 @@ class Operations(pyfuse3.Operations):
                     self._announcing.pop(ino).set()
 
     def _announce(self, ino: int) -> None:
-        self._withdraw(ino)
+        # What that finds out about the file is announced by who waits for this.
+        self._work(self._withdraw, ino)
         self._refresh(ino)
 
     def _in_place(self, name: str, request: int, result: R, reply: Callable[[int, R], None]) -> bool:

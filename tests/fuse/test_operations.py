@@ -141,11 +141,11 @@ def test_who_waits_for_the_kernel_does_not_when_nothing_is_served_any_more(files
     async def run() -> None:
         with trio.fail_after(60):
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(operations._in_kernel, wait)
+                nursery.start_soon(operations._announcer.in_kernel, wait)
                 assert await trio.to_thread.run_sync(waiting.wait, 60)
                 operations.end()
             # Nor who comes later.
-            await operations._in_kernel(answered.wait)
+            await operations._announcer.in_kernel(answered.wait)
 
     trio.run(run)
     assert not answered.is_set()

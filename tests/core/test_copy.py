@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.core.calls import content, size_of
 from tests.core.copying import (
     ALL_METHODS,
     Call,
@@ -93,19 +94,6 @@ def put(fs: Filesystem, name: str, data: bytes, offset: int | None = None) -> No
     where = (size_of(fs, name) if fs.is_sequential(name) else 0) if offset is None else offset
     assert fs.write(handle, where, data) == len(data)
     fs.release(handle)
-
-
-def content(fs: Filesystem, name: str) -> bytes:
-    """The whole of a file."""
-    handle = fs.open(name, os.O_RDONLY)
-    data = fs.read(handle, 0, size_of(fs, name))
-    fs.release(handle)
-    return data
-
-
-def size_of(fs: Filesystem, name: str) -> int:
-    """The size of a file."""
-    return fs.getattr(fs.resolve(name)).size
 
 
 def copy(fs: Filesystem, source: str, source_offset: int, target: str, offset: int, length: int) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
 import random
@@ -13,10 +12,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from tests.core.calls import content, may_be_refused, size_of
 from tests.core.copying import Call, CopyDevice, copy_with_small_buffer, random_bytes
 from zonefs_py.config import ErrorsPolicy, FormatOptions, MountOptions
 from zonefs_py.device.memory import MemoryDevice
-from zonefs_py.errors import BeyondCapacity, ZonefsError
+from zonefs_py.errors import BeyondCapacity
 from zonefs_py.fs.filesystem import Filesystem
 from zonefs_py.fs.format import format_device
 from zonefs_py.zone import Geometry, ZoneCondition
@@ -77,29 +77,6 @@ def run_threads(*work: Callable[[], object]) -> None:
     assert not any(thread.is_alive() for thread in threads), "threads wait for each other"
     if failures:
         raise failures[0]
-
-
-@contextlib.contextmanager
-def may_be_refused(*errnos: str) -> Iterator[None]:
-    """Let an error of ours with one of *errnos* pass."""
-    try:
-        yield
-    except ZonefsError as exc:
-        if exc.errno_name not in errnos:
-            raise
-
-
-def size_of(fs: Filesystem, name: str) -> int:
-    """The size of a file."""
-    return fs.getattr(fs.resolve(name)).size
-
-
-def content(fs: Filesystem, name: str) -> bytes:
-    """The whole of a file."""
-    handle = fs.open(name, os.O_RDONLY)
-    data = fs.read(handle, 0, size_of(fs, name))
-    fs.release(handle)
-    return data
 
 
 def check_books(fs: Filesystem, device: CopyDevice) -> None:

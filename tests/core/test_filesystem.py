@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.core.calls import may_be_refused, size_of
 from tests.device.failing import Call, FailingDevice, Rule
 from zonefs_py.config import ErrorsPolicy, FormatOptions, MountOptions
 from zonefs_py.device.directory import create_device, open_device
@@ -79,11 +80,6 @@ def fill(fs: Filesystem, name: str, blocks: int) -> None:
     fs.release(handle)
 
 
-def size_of(fs: Filesystem, name: str) -> int:
-    """The size of a file."""
-    return fs.getattr(fs.resolve(name)).size
-
-
 def mode_of(fs: Filesystem, name: str) -> int:
     """The permission bits of a file."""
     return fs.getattr(fs.resolve(name)).mode & 0o7777
@@ -110,16 +106,6 @@ def check_invariants(fs: Filesystem) -> None:
     conventional = (GEOMETRY.nr_conventional - 1) * ZONE_SIZE
     assert statistics.blocks == (conventional + 8 * CAPACITY) // BLOCK
     assert statistics.blocks_free == (8 * CAPACITY - written) // BLOCK
-
-
-@contextlib.contextmanager
-def may_be_refused(*errnos: str) -> Iterator[None]:
-    """Let an error of ours with one of *errnos* pass."""
-    try:
-        yield
-    except ZonefsError as exc:
-        if exc.errno_name not in errnos:
-            raise
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from tests.core.calls import content
 from tests.core.copying import random_bytes, zone_bytes
 from tests.device.nvme_helpers import PluggedDevice, ScriptedNamespace
 from zonefs_py.config import ErrorsPolicy, FormatOptions, MountOptions
@@ -48,14 +49,6 @@ def filled(device: ZonedDevice, policy: ErrorsPolicy = ErrorsPolicy.REPAIR) -> F
         fs.write(handle, 0, random_bytes(size, number))
         fs.release(handle)
     return fs
-
-
-def content(fs: Filesystem, name: str) -> bytes:
-    handle = fs.open(name, os.O_RDONLY)
-    try:
-        return fs.read(handle, 0, ZONE)
-    finally:
-        fs.release(handle)
 
 
 def size(fs: Filesystem, name: str) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.core.calls import content
 from zonefs_py.config import ErrorsPolicy, FormatOptions, MountOptions
 from zonefs_py.copy.engine import MAX_PLANS, Engine
 from zonefs_py.device.directory import create_device, open_device
@@ -56,14 +57,6 @@ def copy(fs: Filesystem, source: str, destination: str, offset: int = 0, length:
     finally:
         fs.release(reader)
         fs.release(writer)
-
-
-def content(fs: Filesystem, name: str) -> bytes:
-    handle = fs.open(name, 0)
-    try:
-        return fs.read(handle, 0, ZONE, direct=False)
-    finally:
-        fs.release(handle)
 
 
 def copies(fs: Filesystem) -> dict[Engine, int]:

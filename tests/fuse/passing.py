@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from tests.descriptors import opened
 from tests.fuse.conftest import wait_until
 
 BLOCK = 4096
@@ -20,16 +21,6 @@ SYSTEM_CALLS = {"x86_64": {"ioctl": 16, "ftruncate": 77}, "aarch64": {"ioctl": 2
 def pattern(length: int, seed: int = 0) -> bytes:
     """*length* bytes, each eight of which differ by where they are and by *seed*."""
     return b"".join((seed << 40 | more + 1).to_bytes(8, "big") for more in range(0, length, 8))
-
-
-@contextlib.contextmanager
-def opened(path: Path, flags: int) -> Iterator[int]:
-    """Open *path* for a while."""
-    descriptor = os.open(path, flags)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
 
 
 @contextlib.contextmanager

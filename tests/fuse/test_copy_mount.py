@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 
 from tests.core.copying import random_bytes
+from tests.descriptors import opened
 from tests.fuse.conftest import ZONEFS_PY, Mounts, command_environment, run, wait_until
 from zonefs_py import copy_ranges
 from zonefs_py.config import FormatOptions
@@ -172,16 +173,6 @@ def put(path: Path, data: bytes) -> None:
         for start in range(0, len(data), 256 * KIB):
             piece = data[start : start + 256 * KIB]
             assert os.write(descriptor, piece) == len(piece)
-
-
-@contextlib.contextmanager
-def opened(path: Path, flags: int) -> Iterator[int]:
-    """A descriptor of a file."""
-    descriptor = os.open(path, flags)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
 
 
 def copy_range(

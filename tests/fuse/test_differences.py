@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from tests.descriptors import opened
 from tests.fuse.conftest import PROGRAMS, ZONEFS_PY, Mounts, run, wait_until
 from zonefs_py.control.client import ask
 from zonefs_py.control.mounts import find_mount
@@ -32,15 +33,6 @@ def block_of(letter: bytes, length: int = BLOCK) -> memoryview:
     memory = mmap.mmap(-1, max(length, mmap.PAGESIZE))
     memory[:length] = letter * length
     return memoryview(memory)[:length]
-
-
-@contextmanager
-def opened(path: Path, flags: int) -> Iterator[int]:
-    descriptor = os.open(path, flags)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager
@@ -193,14 +185,18 @@ def test_large_unaligned_write(device_dir: DeviceFactory, mounted: Mounts) -> No
             os.pwrite(file, block_of(b"a", 100), MIB)
 
 
-def test_large_write_from_unaligned_memory(device_dir: DeviceFactory, mounted: Mounts) -> None:
-    mnt = mounted(device_dir(zone_size="4M"))
+def test_large_requests_with_unaligned_memory(device_dir: DeviceFactory, mounted: Mounts) -> None:
+    mnt = mounted(device_dir(zone_size="4M"), "passthrough=off")
     memory = block_of(b"a", 3 * MIB)[512:]
-    with opened(mnt / "seq/0", os.O_WRONLY | os.O_DIRECT) as file:
+    with opened(mnt / "seq/0", os.O_RDWR | os.O_DIRECT) as file:
         with refused(errno.EINVAL):
             os.pwrite(file, memory[: 2 * MIB], 0)
         assert os.fstat(file).st_size == 0
         assert os.pwrite(file, memory[: MIB - BLOCK], 0) == MIB - BLOCK
+        assert os.preadv(file, [memory[: MIB - BLOCK]], 0) == MIB - BLOCK
+        assert os.pwrite(file, block_of(b"a", MIB), MIB - BLOCK) == MIB
+        with refused(errno.EINVAL):
+            os.preadv(file, [memory[:MIB]], 0)
 
 
 def test_access_time_options(device_dir: DeviceFactory, mounted: Mounts) -> None:

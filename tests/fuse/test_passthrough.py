@@ -21,8 +21,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.descriptors import opened
 from tests.fuse.conftest import ZONEFS_PY, Mounts, run, wait_until
-from tests.fuse.passing import BLOCK, append, is_read_past, opened, opened_until_taken, pattern, refusal
+from tests.fuse.passing import BLOCK, append, is_read_past, opened_until_taken, pattern, refusal
 from zonefs_py.control.client import MountControl
 from zonefs_py.device.directory import open_device
 from zonefs_py.fs.filesystem import Filesystem

@@ -20,9 +20,10 @@ from typing import Any
 
 import pytest
 
+from tests.descriptors import opened
 from tests.equality import system
 from tests.fuse.conftest import Mounts, wait_until
-from tests.fuse.passing import BLOCK, append, opened, pattern, refusal, threads_in
+from tests.fuse.passing import BLOCK, append, pattern, refusal, threads_in
 from zonefs_py import FaultRule, MountControl, copy_ranges
 from zonefs_py.device.fault_rules import Effect, Operation
 

@@ -98,14 +98,6 @@ def check_room(directory: Path, room: int) -> None:
         raise BenchError(f"{directory} has {free // MIB} MiB free, {room // MIB} are needed")
 
 
-def settle(path: Path) -> None:
-    """Wait until all that was written to the file system of *path* is on its disk.
-
-    Or it would be on its way there while the next thing is measured. Only that file system: others may never be done.
-    """
-    run("sync", "--file-system", path)
-
-
 def rotated(items: Sequence[T], turn: int) -> list[T]:
     """Return *items*, begun with another one each *turn*, so that none always meets a warm or a tired machine."""
     start = turn % len(items) if items else 0

@@ -18,7 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tools.benchmarks.common import MIB, BenchError, Notes, info, mounted, progress, rotated, run, settle
+from tools.benchmarks.common import MIB, BenchError, Notes, info, mounted, progress, rotated, run
+from tools.benchmarks.machine import settle
 from tools.benchmarks.places import kind_of, label, place
 
 FICLONE = 0x40049409
@@ -153,7 +154,7 @@ class Copies:
     def _measure(self, way: str, destination: Path, copy: Callable[[], float]) -> None:
         """Copy to *destination*, which is empty, note the time, and empty it again."""
         for _ in range(REPEATS.get(way, 1) + (way not in self.seconds)):
-            settle(self._plain)
+            settle(self._plain, self._size)
             taken = copy()
             if way in self.seconds:
                 self.seconds[way].append(taken)

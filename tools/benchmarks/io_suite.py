@@ -18,10 +18,10 @@ from tools.benchmarks.common import (
     mounted,
     progress,
     rotated,
-    settle,
 )
 from tools.benchmarks.common import run as run_program
 from tools.benchmarks.fio import FILES, Cell, cells, job_file, measure
+from tools.benchmarks.machine import settle
 from tools.benchmarks.targets import (
     Peer,
     Target,
@@ -173,7 +173,7 @@ def _measure_target(cell: Cell, target: Target, work: Path, options: IoOptions, 
     if cell.writes:
         for path in target.write_files:
             empty(path)
-        settle(work)
+        settle(work, size * len(target.write_files))
     job = job_file(
         cell,
         target.read_files,

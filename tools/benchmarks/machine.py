@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import mmap
 import os
 import platform
 import re
@@ -72,3 +73,16 @@ def sentence(machine: dict[str, Any]) -> str:
         f"Python {machine['python']}, libfuse {machine['libfuse']}, fio {machine['fio']}, zonefs-py "
         f"{machine['zonefs_py']}; {machine['date']}, load average {machine['load_average']:.2f} at the start."
     )
+
+
+def settle(path: Path, size: int = 0) -> None:
+    """Wait until all that was written to the file system of *path* is on its disk; have *size* bytes of memory ready.
+
+    Or it would be on its way there while the next thing is measured. Only that file system: others may never be done.
+    Memory that nobody uses is taken back by the host of a virtual machine (free page reporting). To get it again
+    costs ten times what is measured, and would be charged to whoever happens to write first.
+    """
+    run("sync", "--file-system", path)
+    size = min(size, memory_bytes(Path("/proc/meminfo").read_text("ascii"), "MemAvailable") // 2)
+    if size:
+        mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE).close()

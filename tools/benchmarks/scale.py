@@ -8,7 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tools.benchmarks.common import BenchError, info, progress, run, settle
+from tools.benchmarks.common import BenchError, info, progress, run
+from tools.benchmarks.machine import settle
 from tools.benchmarks.places import kind_of
 
 STEPS = ("create", "mkfs", "mount", "ls -l", "report", "umount", "stat")

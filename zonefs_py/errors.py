@@ -226,6 +226,11 @@ def is_answered(exc: OSError) -> bool:
     return exc.errno == errno.EIO
 
 
+def is_too_late(words: str) -> bool:
+    """Whether *words*, strerror(3)'s, say that an answer to a FUSE request found nobody who waits for it."""
+    return words in map(os.strerror, (errno.ENOENT, errno.ENODEV, errno.ENOTCONN, errno.ECONNABORTED))
+
+
 def is_forgotten(exc: OSError) -> bool:
     """Whether *exc* says that the kernel has no such inode of a FUSE mount, or takes it for a deleted one."""
     return exc.errno in (errno.ESTALE, errno.ENOENT, errno.EIO)

@@ -146,8 +146,8 @@ class Geometry:
 
     def capacity_of(self, number: int) -> int:
         """Bytes of zone *number* that can be written."""
-        size = self.size_of(number)
-        return size if self.is_conventional(number) else min(size, self.zone_capacity)
+        size = self.last_zone_size if number == self.nr_zones - 1 else self.zone_size
+        return size if number < self.nr_conventional or size < self.zone_capacity else self.zone_capacity
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,8 @@ from tests.descriptors import opened
 from tests.fuse.conftest import wait_until
 
 BLOCK = 4096
+SYSTEM_CALLS = {"x86_64": {"ioctl": 16, "ftruncate": 77}, "aarch64": {"ioctl": 29, "ftruncate": 46}}
+"""Numbers of system calls, by machine."""
 
 
 def pattern(length: int, seed: int = 0) -> bytes:
@@ -65,3 +67,14 @@ def is_read_past(daemon: int, descriptor: int) -> bool:
     finally:
         os.kill(daemon, signal.SIGCONT)
         thread.join()
+
+
+def threads_in(call: str) -> int:
+    """How many threads of this process are waiting in the system call *call*, one of `SYSTEM_CALLS`."""
+    number = SYSTEM_CALLS[os.uname().machine][call]
+    found = 0
+    for path in Path("/proc/self/task").glob("*/syscall"):
+        # Threads end.
+        with contextlib.suppress(OSError):
+            found += path.read_text().startswith(f"{number} ")
+    return found

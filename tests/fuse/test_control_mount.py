@@ -132,6 +132,19 @@ def test_zone_operations_reach_the_kernel(mnt: Path) -> None:
     zonefs_py("ctl", mnt, "zone", "online", "2")
 
 
+def test_a_copy_knows_what_a_zone_operation_made_of_the_size(mnt: Path) -> None:
+    """The kernel ends it where it thinks the source does. Nobody asks for the size before, as `finish_zones` would."""
+    data = pattern(0, 8 * BLOCK)
+    assert append(mnt / "seq/0", data) == len(data)
+    reader, writer = os.open(mnt / "seq/0", os.O_RDONLY | os.O_DIRECT), os.open(mnt / "seq/1", os.O_WRONLY)
+    try:
+        MountControl(mnt).ask("manage-zones", operation="finish", zones=[2])
+        assert os.copy_file_range(reader, writer, MIB, 0, 0) == MIB
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
 def test_zones_that_cannot_be_managed(mnt: Path) -> None:
     before = MountControl(mnt).report()
     for words, says, status in (

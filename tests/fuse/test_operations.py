@@ -16,6 +16,7 @@ from zonefs_py.device.memory import MemoryDevice
 from zonefs_py.errors import NotAligned
 from zonefs_py.fs.filesystem import Filesystem
 from zonefs_py.fs.format import format_device
+from zonefs_py.fuse import door
 from zonefs_py.fuse.operations import Operations
 from zonefs_py.fuse.passthrough import Passthrough
 from zonefs_py.zone import Geometry
@@ -140,12 +141,96 @@ def test_who_waits_for_the_kernel_does_not_when_nothing_is_served_any_more(files
     async def run() -> None:
         with trio.fail_after(60):
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(operations._in_kernel, wait)
+                nursery.start_soon(operations._announcer.in_kernel, wait)
                 assert await trio.to_thread.run_sync(waiting.wait, 60)
                 operations.end()
             # Nor who comes later.
-            await operations._in_kernel(answered.wait)
+            await operations._announcer.in_kernel(answered.wait)
 
     trio.run(run)
     assert not answered.is_set()
     answered.set()
+
+
+def test_a_copy_that_waits_for_its_target_holds_up_nobody_at_its_source(filesystem: Filesystem) -> None:
+    operations = Operations(filesystem, Passthrough(filesystem, "off"))
+    source, target = filesystem.resolve("seq/0"), filesystem.resolve("seq/1")
+    stuck, free = threading.Event(), threading.Event()
+    ran: list[str] = []
+
+    def hold() -> None:
+        stuck.set()
+        assert free.wait(60)
+        ran.append("held")
+
+    async def main() -> None:
+        with trio.fail_after(60):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(operations._call_on_worker, target, hold)
+                assert await trio.to_thread.run_sync(stuck.wait, 60)
+                copy = operations._copy_between(target, [source, target], ran.append, "copied")
+
+                async def run_copy() -> None:
+                    await copy
+
+                nursery.start_soon(run_copy)
+                await trio.testing.wait_all_tasks_blocked()
+                await operations._call_on_worker(source, ran.append, "written")
+                assert not operations._is_free(source), "a call in place might meet the copy"
+                free.set()
+
+    trio.run(main)
+    assert ran == ["written", "held", "copied"]
+    assert operations._is_free(source)
+    assert operations._is_free(target)
+
+
+def test_a_copy_that_is_cancelled_leaves_the_gates(filesystem: Filesystem) -> None:
+    operations = Operations(filesystem, Passthrough(filesystem, "off"))
+    source, target = filesystem.resolve("seq/0"), filesystem.resolve("seq/1")
+
+    async def main(busy: int) -> None:
+        async with operations._gates.alone([busy]):
+            with trio.move_on_after(0):
+                await operations._copy_between(target, [source, target], pytest.fail, "copied")
+
+    for busy in (source, target):
+        trio.run(main, busy)
+        assert operations._is_free(source)
+        assert operations._is_free(target)
+
+
+def test_nobody_asks_who_sent_a_request_that_was_answered(
+    filesystem: Filesystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """libfuse has freed it then, also if the answer found nobody: the mount was aborted, or the call interrupted."""
+    operations = Operations(filesystem, Passthrough(filesystem, "off"))
+    answered = []
+
+    def answer(request: int, *_: object) -> bool:
+        assert request not in answered
+        answered.append(request)
+        return False
+
+    def ask(request: int) -> int:
+        assert request not in answered
+        return 0
+
+    def fail(handle: int) -> None:
+        raise NotAligned("made up")
+
+    monkeypatch.setattr(door, "reply_open", answer)
+    monkeypatch.setattr(door, "reply_error", answer)
+    monkeypatch.setattr(door, "caller", ask)
+    monkeypatch.setattr(operations._passthrough, "release", fail)
+    node = door.file_node(filesystem.resolve("seq/0"))
+    assert operations.on_open(7, node, os.O_RDONLY, 0) is None
+    assert answered == [7]
+    assert operations.failed
+
+    async def later() -> None:
+        async with trio.open_nursery() as operations.nursery:
+            assert operations.on_open(8, node, os.O_RDWR | os.O_TRUNC, 0) is None
+
+    trio.run(later)
+    assert answered == [7, 8]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import mmap
 import os
 import struct
@@ -14,9 +15,10 @@ from typing import Any
 
 import pytest
 
-from tests.fuse.conftest import Mounts, wait_until
+from tests.fuse.conftest import Mounts, run, wait_until
+from tests.fuse.passing import threads_in
 from tests.fuse.test_control_mount import append
-from zonefs_py import FaultRule, MountControl
+from zonefs_py import FaultRule, MountControl, copy_ranges
 from zonefs_py.device.fault_rules import Effect, Operation
 from zonefs_py.fuse.operations import READS_TOGETHER
 
@@ -153,3 +155,54 @@ def test_requests_that_nobody_waits_for_in_a_call_stop_no_others_either(mnt: Pat
         aio.close()
         os.close(stuck)
         os.close(free)
+
+
+def test_pages_that_are_stuck_keep_nobody_else_from_dropping_theirs(mnt: Path, threads: ThreadPoolExecutor) -> None:
+    """A copy of ranges has the changed pages of a conventional source written back first."""
+    data = bytes([7]) * BLOCK
+    control = MountControl(mnt)
+    files = [
+        os.open(mnt / name, os.O_RDWR | (os.O_DIRECT if name[0] == "s" else 0)) for name in ("cnv/0", "seq/0", "seq/1")
+    ]
+    source, target, other = files
+    assert os.pwrite(source, data, 0) == BLOCK
+    with mmap.mmap(source, BLOCK) as memory:
+        control.add_faults([FaultRule(Operation.WRITE, Effect.STUCK, (1, 1), count=None)])
+        try:
+            memory[:] = bytes([8]) * BLOCK
+            calls = [threads.submit(copy_ranges, target, [(source, 0, BLOCK)]) for _ in range(100)]
+            wait_until("pages are stuck", lambda: bool(control.faults()["stuck"]))
+            # As many more as there are threads of the daemon's must be on their way, too.
+            wait_until("all copy", lambda: threads_in("ioctl") == len(calls))
+            assert append(mnt / "seq/2", data) == BLOCK
+            with (mnt / "seq/2").open("rb") as free:
+                assert threads.submit(copy_ranges, other, [(free.fileno(), 0, BLOCK)]).result(SECONDS) == [BLOCK]
+            assert not any(call.done() for call in calls)
+        finally:
+            control.clear_faults()
+        assert [call.result(SECONDS) for call in calls] == [[BLOCK]] * len(calls)
+    for descriptor in files:
+        os.close(descriptor)
+    assert (mnt / "seq/0").read_bytes() == bytes([8]) * BLOCK * len(calls)
+
+
+def test_an_aborted_mount_logs_no_errors(mnt: Path, threads: ThreadPoolExecutor, mounted: Mounts) -> None:
+    append(mnt / "seq/0", bytes(BLOCK))
+    control = MountControl(mnt)
+    control.add_faults([FaultRule(Operation.FLUSH, Effect.STUCK, (2, 2), count=None)])
+    descriptor = os.open(mnt / "seq/0", os.O_RDONLY)
+    daemon = mounted.get(mnt)
+    mounted.expect_log(mnt, "stuck by rule 1, and given up|remounting file system read-only")
+    try:
+        call = threads.submit(os.fsync, descriptor)
+        wait_until("fsync is stuck", lambda: len(control.faults()["stuck"]) == 1)
+        # It is busy, so it stays; but the connection ends.
+        assert run("umount", "-f", mnt, check=False).returncode
+        with pytest.raises(OSError, match=os.strerror(errno.ECONNABORTED)):
+            call.result(SECONDS)
+        wait_until("the daemon ends", lambda: not daemon.daemon_runs)
+    finally:
+        os.close(descriptor)
+        run("umount", "-l", mnt)
+        mounted.forget(mnt)
+    assert not daemon.bad_log_lines(), daemon.log_file.read_text()

@@ -13,6 +13,7 @@ import mmap
 import os
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,10 @@ import pytest
 
 from tests.descriptors import opened
 from tests.equality import system
-from tests.fuse.conftest import Mounts
-from tests.fuse.passing import BLOCK, append, pattern, refusal
-from zonefs_py import copy_ranges
+from tests.fuse.conftest import Mounts, wait_until
+from tests.fuse.passing import BLOCK, append, pattern, refusal, threads_in
+from zonefs_py import FaultRule, MountControl, copy_ranges
+from zonefs_py.device.fault_rules import Effect, Operation
 
 MIB = 1 << 20
 FIRST = 2
@@ -213,3 +215,32 @@ def test_the_kernel_knows_the_size(
             except (OSError, AssertionError) as exc:
                 wrong.append(f"{changed}, {used}, {use.__name__}: {exc}")
     assert "\n".join(wrong) == ""
+
+
+def test_a_size_that_changes_while_the_kernel_cuts_the_file_is_known_afterwards(
+    passing: Callable[..., Path], device_dir: Device, mounted: Mounts
+) -> None:
+    """While a truncation is under way the kernel takes no other size of that node; one that fails brings none."""
+    mnt = passing(device_dir(), "errors=repair")
+    append(mnt / "seq/0", pattern(2 * BLOCK))
+    control = MountControl(mnt)
+    zones = (FIRST, FIRST)
+    with two_nodes(mnt / "seq/0") as sides, ThreadPoolExecutor() as threads:
+        old, new = sides["old"], sides["new"]
+        rule, _ = control.add_faults(
+            [FaultRule(operation, Effect.STUCK, zones) for operation in (Operation.WRITE, Operation.RESET)]
+        )
+        try:
+            write = threads.submit(os.pwrite, old.writer, pattern(3 * BLOCK, 7), 2 * BLOCK)
+            wait_until("the write is stuck", lambda: len(control.faults()["stuck"]) == 1)
+            cut = threads.submit(refusal, lambda: os.ftruncate(new.writer, 0))
+            wait_until("the truncation is under way", lambda: threads_in("ftruncate") == 1)
+            control.release_stuck(rule)
+            assert write.result(60) == 3 * BLOCK
+            wait_until("the truncation is stuck", lambda: len(control.faults()["stuck"]) == 1)
+            control.release_stuck(fail=True)
+        finally:
+            control.clear_faults()
+        assert cut.result(60) == "EIO"
+        expected = pattern(2 * BLOCK) + pattern(3 * BLOCK, 7)
+        wait_until("the new node has its size", lambda: copied(mnt, new, expected) == expected)

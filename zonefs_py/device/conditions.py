@@ -112,7 +112,7 @@ class ZoneConditions:
         `complete_write` or `abort_write` must follow. Raises DeviceError when the write cannot be: and then nothing has
         changed.
         """
-        condition = self.condition(number)
+        condition = _CONDITIONS[self._conditions[number]]
         if condition not in WRITABLE:
             raise DeviceError(f"zone {number}: write to a zone that is {CONDITION_NAMES[condition]}")
         wpoffset = self._wpoffsets[number]
@@ -120,10 +120,10 @@ class ZoneConditions:
             raise DeviceError(f"zone {number}: write at {offset}, but the write pointer is at {wpoffset}")
         if offset + length > self._geometry.capacity_of(number):
             raise DeviceError(f"zone {number}: write of {length} bytes at {offset} crosses the zone capacity")
-        if condition in (EMPTY, CLOSED):
+        if condition is EMPTY or condition is CLOSED:
             self._take_resources(number, condition)
             self._set(number, IMP_OPEN)
-        self._wpoffsets[number] += length
+        self._wpoffsets[number] = wpoffset + length
 
     def complete_write(self, number: int) -> None:
         """Take note that the data of the write to zone *number* is there."""

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, NoReturn, Protocol
 
 from zonefs_py.device import host_copy
 from zonefs_py.device.base import ZonedDevice
@@ -229,9 +229,12 @@ class EmulatedDevice(ZonedDevice):
                 error.completed = self._known_copied(exc)
                 raise error from exc
         else:
-            self._put_sequential(
-                destination, length, what, lambda: self._store.copy(source, destination, length, method)
-            )
+            self._begin_put(destination.number, destination.offset, length)
+            try:
+                self._store.copy(source, destination, length, method)
+            except BaseException as exc:
+                self._fail_put(exc, destination, what)
+            self._end_put(destination.number)
 
     def _place(self, offset: int) -> Place:
         return Place(*divmod(offset, self._geometry.zone_size))
@@ -246,8 +249,8 @@ class EmulatedDevice(ZonedDevice):
         view = memoryview(data)
         done = 0
         for number, within, length in self._spans(offset, len(view)):
-            piece = view[done : done + length]
-            if self._geometry.is_conventional(number):
+            piece = view[done : done + length] if length < len(view) else view
+            if number < self._geometry.nr_conventional:
                 self._write_conventional(number, within, piece)
             else:
                 self._write_sequential(number, within, piece)
@@ -281,30 +284,45 @@ class EmulatedDevice(ZonedDevice):
             raise DeviceError(f"zone {number}: write to a zone that is {CONDITION_NAMES[condition]}")
 
     def _write_sequential(self, number: int, within: int, piece: memoryview) -> None:
-        what = f"zone {number}: write of {len(piece)} bytes at {within}"
-        self._put_sequential(Place(number, within), len(piece), what, lambda: self._store.write(number, within, piece))
+        # The path of every small write: nothing is made here that only an error needs.
+        self._begin_put(number, within, len(piece))
+        try:
+            self._store.write(number, within, piece)
+        except BaseException as exc:
+            what = f"zone {number}: write of {len(piece)} bytes at {within}"
+            self._fail_put(exc, Place(number, within), what)
+        self._end_put(number)
 
-    def _put_sequential(self, place: Place, length: int, what: str, put: Callable[[], None]) -> None:
-        """Have *put* store *length* bytes at *place*, with the zone's condition and write pointer kept right."""
-        number, within = place
+    def _begin_put(self, number: int, within: int, length: int) -> None:
+        """Begin to store *length* bytes at *within* of a sequential zone; `_end_put` or `_fail_put` must follow.
+
+        They keep the zone's condition and write pointer right. Raises DeviceError: then none of them follows.
+        """
         with self._lock:
             self._adopt_stored_size(number)
             self._conditions.begin_write(number, within, length)
             self._writing.add(number)
-        try:
-            put()
-        except BaseException as exc:
-            with self._lock:
-                self._writing.discard(number)
-                whole = self._abort_write(number, within)
-            if not isinstance(exc, OSError):
-                raise
-            error = from_os_error(exc, what)
-            error.completed = max(0, min(self._known_copied(exc), whole - within))
-            raise error from exc
+
+    def _end_put(self, number: int) -> None:
+        """Take note that what `_begin_put` announced is stored."""
         with self._lock:
             self._writing.discard(number)
             self._conditions.complete_write(number)
+
+    def _fail_put(self, exc: BaseException, place: Place, what: str) -> NoReturn:
+        """Take note that *exc* stopped what `_begin_put` announced at *place*, and raise what is to be raised for it.
+
+        That is a DeviceError in the place of an OSError.
+        """
+        number, within = place
+        with self._lock:
+            self._writing.discard(number)
+            whole = self._abort_write(number, within)
+        if not isinstance(exc, OSError):
+            raise exc
+        error = from_os_error(exc, what)
+        error.completed = max(0, min(self._known_copied(exc), whole - within))
+        raise error from exc
 
     def _adopt_stored_size(self, number: int) -> None:
         """Take the stored size of a sequential zone for its write pointer. Raises DeviceError; needs the lock."""
@@ -421,21 +439,25 @@ class EmulatedDevice(ZonedDevice):
         if self._info.read_only:
             raise DeviceError("the device is open read-only")
 
-    def _spans(self, offset: int, length: int) -> Iterator[tuple[int, int, int]]:
+    def _spans(self, offset: int, length: int) -> Sequence[tuple[int, int, int]]:
         """Cut a range of the device at zone boundaries: zone number, offset in the zone, length."""
         geometry = self._geometry
         block = geometry.block_size
-        if offset % block or length % block or offset < 0 or length <= 0 or offset + length > geometry.size:
+        if offset % block or length % block or offset < 0 or length <= 0 or offset + length > self._info.size:
             raise ValueError(f"{length} bytes at {offset}: not whole blocks of {block} within {geometry.size}")
         number, within = divmod(offset, geometry.zone_size)
-        if within + length > geometry.size_of(number):
-            last = (offset + length - 1) // geometry.zone_size
-            if not geometry.is_conventional(last):
-                raise ValueError(f"{length} bytes at {offset} cross a zone boundary")
+        # The last zone may be smaller, but then the device ends there.
+        if within + length <= geometry.zone_size:
+            return ((number, within, length),)
+        last = (offset + length - 1) // geometry.zone_size
+        if not geometry.is_conventional(last):
+            raise ValueError(f"{length} bytes at {offset} cross a zone boundary")
+        spans = []
         while length:
             piece = min(length, geometry.size_of(number) - within)
-            yield number, within, piece
+            spans.append((number, within, piece))
             number, within, length = number + 1, 0, length - piece
+        return spans
 
 
 def make_info(

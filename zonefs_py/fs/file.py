@@ -171,7 +171,7 @@ class ZoneFile(Inode):
         """
         if offset < 0:
             raise InvalidRequest(f"{self.name}: write at {offset}")
-        if self.immutable:
+        if self.readonly or self.offline:
             raise self.refusal("written")
         if read_only:
             raise ReadOnlyFilesystem(f"{self.name}: the file system is read-only")
@@ -188,7 +188,8 @@ class ZoneFile(Inode):
             offset = self.size
             if offset >= self.capacity:
                 raise BeyondCapacity(f"{self.name}: the zone is full")
-        length = min(length, self.capacity - offset)
+        if length > self.capacity - offset:
+            length = self.capacity - offset
         if direct and (offset | length) % self.block_size:
             raise NotAligned(
                 f"{self.name}: direct write of {length} bytes at {offset}: not multiples of {self.block_size}"

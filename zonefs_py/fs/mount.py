@@ -116,6 +116,21 @@ class Mount:
             file.explicitly_open = False
         self.account_active(file)
 
+    def advance(self, file: ZoneFile, length: int) -> None:
+        """Take note that *length* bytes were written at the write pointer of *file*, as `set_size` does.
+
+        It is sequential and not `immutable`, and its lock is held.
+        """
+        with self._lock:
+            self._used += length
+        size = file.size + length
+        file.size = size
+        if size == file.capacity:
+            file.explicitly_open = False
+            self.account_active(file)
+        elif not file.active:
+            self.account_active(file)
+
     def add_files(self, files: Iterable[ZoneFile]) -> None:
         """Account for files that were there when the file system was mounted."""
         used = nr_active = 0

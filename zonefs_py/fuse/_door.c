@@ -277,11 +277,14 @@ static char *answer_buffer;
 
 static void release(PyObject *view)
 {
+	static PyObject *name;
 	PyObject *released;
 
 	if (!view)
 		return;
-	released = PyObject_CallMethod(view, "release", NULL);
+	if (!name)
+		name = PyUnicode_InternFromString("release");
+	released = name ? PyObject_CallMethodNoArgs(view, name) : NULL;
 	if (!released)
 		PyErr_WriteUnraisable(view);
 	Py_XDECREF(released);
@@ -610,13 +613,13 @@ static int64_t now(void)
 	return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
 }
 
-/* Wait for a request for a moment; whether there is one. Signals end it, for Python to see them. */
-static int one_follows(int fd)
+/* When none was there: read one that comes within a moment, else -EAGAIN. Signals end it, for Python to see them. */
+static ssize_t read_following(struct fuse_session *se, int fd)
 {
 	static long processors;
 	const struct timespec moment = {0, SLEEP_NANOSECONDS};
 	struct pollfd waited = {.fd = fd, .events = POLLIN};
-	int found = 0;
+	ssize_t size = -EAGAIN;
 
 	if (!processors)
 		processors = sysconf(_SC_NPROCESSORS_ONLN);
@@ -624,13 +627,16 @@ static int one_follows(int fd)
 	if (processors > 1) {
 		int64_t end = now() + LOOK_NANOSECONDS;
 
-		while (!(found = poll(&waited, 1, 0)) && now() < end)
+		/* To look by reading: what is there need not be looked for first. */
+		do {
 			sched_yield();
+			size = read_request(se, fd);
+		} while (size == -EAGAIN && now() < end);
 	}
-	if (!found)
-		found = ppoll(&waited, 1, &moment, NULL);
+	if (size == -EAGAIN && ppoll(&waited, 1, &moment, NULL) > 0)
+		size = read_request(se, fd);
 	Py_END_ALLOW_THREADS
-	return found > 0;
+	return size;
 }
 
 /*
@@ -651,8 +657,8 @@ EXPORT int fuse_session_receive_buf(struct fuse_session *se, struct fuse_buf *bu
 	for (turn = 0; turn < TURN_REQUESTS; turn++) {
 		size = read_request(se, fd);
 		/* While Python has something to answer, trio must see that it can. */
-		if (size == -EAGAIN && turn && !unanswered && now() < end && one_follows(fd))
-			size = read_request(se, fd);
+		if (size == -EAGAIN && turn && !unanswered && now() < end)
+			size = read_following(se, fd);
 		if (size == -EAGAIN)
 			return -EINTR;
 		if (size <= 0) {
@@ -810,7 +816,9 @@ static PyObject *door_refresh(PyObject *self, PyObject *args)
 	memcpy(place.handle.f_handle, words, sizeof(words));
 	Py_BEGIN_ALLOW_THREADS
 	fd = open_by_handle_at(mount, &place.handle, O_PATH | O_CLOEXEC);
-	if (fd < 0 || statx(fd, "", AT_EMPTY_PATH | AT_STATX_FORCE_SYNC, STATX_BASIC_STATS, &status) < 0)
+	/* First what we answer, then what the kernel took of it. */
+	if (fd < 0 || statx(fd, "", AT_EMPTY_PATH | AT_STATX_FORCE_SYNC, STATX_BASIC_STATS, &status) < 0 ||
+	    statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_BASIC_STATS, &status) < 0)
 		error = errno;
 	if (fd >= 0)
 		close(fd);
@@ -819,7 +827,7 @@ static PyObject *door_refresh(PyObject *self, PyObject *args)
 		errno = error;
 		return PyErr_SetFromErrno(PyExc_OSError);
 	}
-	Py_RETURN_NONE;
+	return unsigned_number(status.stx_size);
 }
 
 static PyObject *door_close_backing(PyObject *self, PyObject *args)
@@ -914,7 +922,8 @@ static PyMethodDef methods[] = {
 	{"open_backing", door_open_backing, METH_VARARGS, "Make a descriptor's file a backing file; return its id."},
 	{"close_backing", door_close_backing, METH_VARARGS, "Let go of a backing file by its id."},
 	{"refresh", door_refresh, METH_VARARGS,
-	 "Make the kernel ask for the attributes of an inode: descriptor of the mount point, node, generation."},
+	 "Make the kernel ask for the attributes of an inode: descriptor of the mount point, node, generation. Returns the"
+	 " size that the kernel has then."},
 	{"reply_open", door_reply_open, METH_VARARGS,
 	 "Answer an open: handle, whether it bypasses caches, id of a backing file or 0. Returns 0 or -errno."},
 	{"reply_data", door_reply_data, METH_VARARGS, "Answer a read."},

@@ -101,13 +101,16 @@ def close_backing(number: int) -> None:
     _door.close_backing(number)
 
 
-def refresh(mount: int, node: int, generation: int) -> None:
-    """Make the kernel ask for the attributes of *node*, and wait until it has them: then it knows the size.
+def refresh(mount: int, node: int, generation: int) -> int:
+    """Make the kernel ask for the attributes of *node*, and wait until it has them; return the size that it has then.
+
+    That is another than in the answer while a call that may change the size is under way in the kernel.
 
     *mount* is a descriptor of the mount point, without O_PATH. Not for the thread that answers requests. Raises
     OSError: ESTALE if the kernel has no such inode, EPERM without CAP_DAC_READ_SEARCH.
     """
-    _door.refresh(mount, node, generation)
+    size: int = _door.refresh(mount, node, generation)
+    return size
 
 
 def reply_open(request: int, handle: int, direct_io: bool, backing: int) -> bool:

@@ -45,7 +45,7 @@ class _Gate:
 
 
 class Passage:
-    """Turns at some gates. Entering waits until all have come; leaving ends them. It must be entered."""
+    """Turns at some gates. Entering waits until all have come; leaving ends them. It must be entered, or given up."""
 
     __slots__ = ("_gates", "_turns")
 
@@ -64,6 +64,10 @@ class Passage:
     async def __aexit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._gates.end(self._turns)
+
+    def give_up(self) -> None:
+        """End the turns of a passage that will not be entered."""
         self._gates.end(self._turns)
 
 

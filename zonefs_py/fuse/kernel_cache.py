@@ -4,6 +4,9 @@
 it decides by the size that it has where a copy_file_range ends, where RWF_APPEND writes, and which pages of a mapping
 there are. So where a size changes in another way than by a request for that very node, we have the kernel ask
 for it, before the change is answered: by a statx of the node, through the mount.
+
+*Nor is it always taken.* While the kernel cuts a file, or writes or copies behind its end, it takes no other size for
+that node; if the call fails, the one that it has stays. Who is told so asks again later.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from __future__ import annotations
 import logging
 import os
 
-from zonefs_py.errors import is_disconnected, is_forgotten, is_write_protected
+from zonefs_py.errors import PowerLost, is_disconnected, is_forgotten, is_write_protected
 from zonefs_py.fs.filesystem import Filesystem
 from zonefs_py.fuse import door
 from zonefs_py.fuse.door import ROOT_NODE, file_node, pyfuse3
@@ -65,43 +68,48 @@ class KernelCache:
                 # ENOENT: the kernel has forgotten the inode, which is as good.
                 log.debug("inode %d: %s", ino, exc)
 
-    def refresh(self, ino: int, but: int | None = None) -> None:
+    def refresh(self, ino: int, but: int | None = None) -> bool:
         """Have the kernel ask for the attributes of all nodes of *ino* *but* one, and so learn its size.
 
-        Where the mount cannot be reached by its path any more (after ``umount -l``, say), nothing happens.
+        Return False if it has not taken the size of one: then it will later, if asked again. Where the mount cannot be
+        reached by its path any more (after ``umount -l``, say), nothing happens.
         """
         mountpoint = self._mountpoint
+        taken = True
         if mountpoint is None:
-            return
+            return taken
         try:
             mount = os.open(mountpoint, os.O_RDONLY | os.O_DIRECTORY)
         except OSError as exc:
             log.debug("inode %d: %s", ino, exc)
-            return
+            return taken
         try:
             if os.fstat(mount).st_dev != self._device:
                 log.debug("inode %d: another file system is mounted at %s", ino, mountpoint)
-                return
+                return taken
             for number, generation in self._passthrough.generations(ino):
                 if number != but:
-                    self._refresh_node(mount, ino, number, generation)
+                    taken &= self._refresh_node(mount, ino, number, generation)
         except OSError as exc:
             if not is_disconnected(exc):
                 log.warning("inode %d: the kernel may take it for larger or smaller than it is: %s", ino, exc)
         finally:
             os.close(mount)
+        return taken
 
-    def _refresh_node(self, mount: int, ino: int, number: int, generation: int) -> None:
+    def _refresh_node(self, mount: int, ino: int, number: int, generation: int) -> bool:
         try:
             if self.reaches_nodes:
-                door.refresh(mount, file_node(ino, number), generation)
-            else:
-                # There is one, see `Passthrough.start`.
-                os.stat(self._fs.path(ino), dir_fd=mount, follow_symlinks=False)
+                return door.refresh(mount, file_node(ino, number), generation) == self._fs.getattr(ino).size
+            # There is one, see `Passthrough.start`.
+            os.stat(self._fs.path(ino), dir_fd=mount, follow_symlinks=False)
         except OSError as exc:
             if not is_forgotten(exc):
                 raise
             log.debug("inode %d: %s", ino, exc)
+        except PowerLost as exc:
+            log.debug("inode %d: %s", ino, exc)
+        return True
 
     def look_up_again(self, ino: int) -> None:
         """Have the kernel look the file *ino* up by its name."""

@@ -13,10 +13,9 @@ import contextlib
 import functools
 import logging
 import os
-import threading
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Iterator
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar
 
 import trio
 
@@ -36,18 +35,20 @@ from zonefs_py.fs.attributes import AttributeChanges, Attributes
 from zonefs_py.fs.filesystem import Filesystem
 from zonefs_py.fs.power import Announce, ViewChange
 from zonefs_py.fuse import door
+from zonefs_py.fuse.announcer import Announcer
 from zonefs_py.fuse.caller import process_of
-from zonefs_py.fuse.door import NODE_NUMBER_SHIFT, NODE_OFFSET, ROOT_NODE, pyfuse3
+from zonefs_py.fuse.door import NODE_NUMBER_SHIFT, pyfuse3
+from zonefs_py.fuse.fixed_names import FixedNames, answering
 from zonefs_py.fuse.gates import Gates, Passage
 from zonefs_py.fuse.kernel_cache import KernelCache
-from zonefs_py.fuse.passthrough import Passthrough
+from zonefs_py.fuse.passthrough import OpenMode, Passthrough
 from zonefs_py.fuse.workers import Workers
 
 log = logging.getLogger(__name__)
 
 CACHE_SECONDS = 86_400.0
 """How long the kernel may keep names and attributes. Names never change; what changes attributes other than a request
-of the kernel's own (an error) is announced, see `Operations.attributes_changed`."""
+of the kernel's own (an error) is announced, see `Announcer.attributes_changed`."""
 
 READS_TOGETHER = 16
 """Calls of one file that can be in worker threads at a time, if they only read."""
@@ -55,7 +56,6 @@ SPARE_THREADS = 64
 """Worker threads that files can have beyond their first, all of them together."""
 BUSY_FILES = 512
 """Files that can have a call in a worker thread at a time. Only if the device held up that many would others wait."""
-CACHE_THREADS = 32
 MOST_PER_REPLY = 1 << 30
 """Bytes of one copy_file_range: the reply has 32 bits, and a signal waits for the end of it."""
 ENTRIES_AT_A_TIME = 128
@@ -78,41 +78,17 @@ class About(NamedTuple):
 NOTHING = About(None, None, None)
 
 
-def _answering(handler: Handler) -> Handler:
-    """Make a handler raise nothing but FUSEError: our errors become their errno, anything else is a bug, EIO."""
-
-    @functools.wraps(handler)
-    async def answer(self: Operations, *args: Any) -> Any:
-        try:
-            return await handler(self, *args)
-        except ZonefsError as exc:
-            self.note_refusal(handler.__name__, exc, args)
-            raise pyfuse3.FUSEError(exc.errno) from None
-        except Exception:
-            self.failed = True
-            log.exception("bug: %s failed", handler.__name__)
-            raise pyfuse3.FUSEError(ZonefsError.errno) from None
-
-    return cast(Handler, answer)
-
-
-class Operations(pyfuse3.Operations):
+class Operations(FixedNames):
     """The handlers of one mounted `Filesystem`."""
 
     supports_dot_lookup = False
     enable_writeback_cache = False
 
     def __init__(self, filesystem: Filesystem, passthrough: Passthrough) -> None:
-        super().__init__()
+        super().__init__(filesystem)
         self._passthrough = passthrough
         self.kernel = KernelCache(filesystem, passthrough)
-        self._local = threading.local()
-        """Whether a thread is a worker of ours, busy with a request: ``is_worker``."""
-        self._thread = threading.get_ident()
-        """trio's, which answers requests: what waits for one must not run there."""
-        self.failed = False
-        """Whether a handler met an error that it did not expect: the process must say so when it ends."""
-        self._fs = filesystem
+        self._announcer = Announcer(filesystem, passthrough, self.kernel)
         self._waits = filesystem.info.waits
         self._gates = Gates(READS_TOGETHER, SPARE_THREADS)
         """Of the files that worker threads are busy with: whose turn it is, and who comes after."""
@@ -120,24 +96,12 @@ class Operations(pyfuse3.Operations):
         """The same for fsync, which holds up nothing else of its file."""
         self._readings: Counter[int] = Counter()
         """How many copies read from a sequential file without holding its gate: a truncation waits for them."""
-        self._files: dict[int, int] = {}
-        """Inode numbers by handle."""
         self._numbers: dict[int, int] = {}
         """Numbers of the nodes that files were opened by, by handle."""
         self._closing: set[trio.Event] = set()
         """Files that were closed, while the device has yet to be told; each is set when it has been."""
         self._one_closed = trio.Event()
         """Set, and replaced, whenever one of these is."""
-        self._asking: set[trio.CancelScope] = set()
-        """Of those who wait for the kernel to make requests of us; see `_in_kernel`."""
-        self._has_ended = False
-        """Whether nothing is served any more."""
-        self._changed: set[int] = set()
-        """Files that worker threads have changed, of which the kernel may not know all yet; see `_announced`."""
-        self._changed_in_place: set[int] = set()
-        """Those that the request which is being worked on in place has changed."""
-        self._announcing: dict[int, trio.Event] = {}
-        """Those that the kernel is just learning of; each is set when it has."""
         self._nr_stuck = 0
         """How many calls wait until somebody lets them go on."""
         self._patience: set[trio.CancelScope] = set()
@@ -146,33 +110,27 @@ class Operations(pyfuse3.Operations):
         """Set when there are names and attributes again; None if there are."""
         self._unsettled: trio.Event | None = None
         """Set when files can be opened again, because the kernel knows what they are now; None if they can."""
-        self.nursery: trio.Nursery | None = None
-        """Where answers to requests that pyfuse3 does not know are worked out; None while nothing is served."""
         # Gates and flushes each have spare threads, and each file its first in either.
         self._workers = Workers(2 * (BUSY_FILES + SPARE_THREADS))
-        self._cache_limiter = trio.CapacityLimiter(CACHE_THREADS)
-        """For threads that may wait for the kernel to read and write pages: that needs the workers above."""
-        filesystem.on_change = self.attributes_changed
-        filesystem.on_withdrawn = self.withdrawn
+        filesystem.on_change = self._announcer.attributes_changed
+        filesystem.on_withdrawn = self._announcer.withdrawn
         filesystem.on_waits = self.waits_changed
         filesystem.around_power = self.around_power
         filesystem.device.watch_stuck(self.stuck_changed)
 
-    # Refusals
+    @property
+    def failed(self) -> bool:
+        """Whether a handler met an error that it did not expect: the process must say so when it ends."""
+        return self._failed or self._announcer.failed
 
-    def note_refusal(self, name: str, exc: ZonefsError, args: tuple[Any, ...]) -> None:
-        """Take note that the handler *name* of pyfuse3's was refused what it was called with."""
-        log.debug("%s: %s: %s", name, exc.errno_name, exc)
-        if name == "lookup":
-            return  # shells look for many names
-        context = args[-1] if isinstance(args[-1], pyfuse3.RequestContext) else None
-        ino = None
-        if name in ("open", "setattr", "getattr"):
-            ino = self._ino(args[0])
-        elif name in ("fsync", "release"):
-            ino = self._files.get(args[0])
-        process = process_of(context.pid if context else 0)
-        self._fs.note_refusal(name, exc, ino, None, None, process.pid, process.name)
+    @property
+    def nursery(self) -> trio.Nursery | None:
+        """Where answers to requests that pyfuse3 does not know are worked out; None while nothing is served."""
+        return self._announcer.nursery
+
+    @nursery.setter
+    def nursery(self, nursery: trio.Nursery | None) -> None:
+        self._announcer.nursery = nursery
 
     # Threads
 
@@ -212,9 +170,7 @@ class Operations(pyfuse3.Operations):
     def end(self) -> None:
         """Let no call of the device wait any more: nothing is served from now on, and this process is to end."""
         self._fs.device.abandon()
-        self._has_ended = True
-        for scope in self._asking:
-            scope.cancel()
+        self._announcer.end()
 
     # Power cuts
 
@@ -265,7 +221,7 @@ class Operations(pyfuse3.Operations):
             self.kernel.forget(ino, attr_only=True)
         for ino in change.resized:
             if ino not in opened:
-                self.kernel.refresh(ino)
+                self._announcer.refresh(ino)
 
     async def _viewed(self) -> None:
         """Wait while there are no names and attributes."""
@@ -297,14 +253,7 @@ class Operations(pyfuse3.Operations):
 
     async def _call_in_turn(self, turn: Passage, function: Callable[..., R], *args: Any) -> R:
         async with turn:
-            return await self._workers.call(self._work, function, *args)
-
-    def _work(self, function: Callable[..., R], *args: Any) -> R:
-        self._local.is_worker = True
-        try:
-            return function(*args)
-        finally:
-            self._local.is_worker = False
+            return await self._workers.call(self._announcer.work, function, *args)
 
     async def _flush(self, handle: int) -> None:
         # Not through the gate: the file stays usable while the disk works.
@@ -339,95 +288,16 @@ class Operations(pyfuse3.Operations):
                     raise
             await one_closed.wait()
 
-    def attributes_changed(self, ino: int) -> None:
-        """Tell the kernel to ask again for the attributes of *ino*. Called in any thread."""
-        self.kernel.forget(ino, attr_only=True)
-        # The rest waits for requests to be answered: that is for who answers the request which changed them.
-        self._set_aside(ino)
-
-    def withdrawn(self, ino: int) -> None:
-        """See to it that *ino* is not read past us if it may be no more. Called in any thread.
-
-        That is done on return, but in a thread that works on a request: then it is before that is answered, for its
-        own files.
-        """
-        if threading.get_ident() == self._thread:
-            self._set_aside(ino)
-        elif getattr(self._local, "is_worker", False):
-            # It holds the lock of a file, maybe of this one: it can neither look nor wait for the kernel. This may also
-            # be another file than that of the request, whose answer waits for its own only.
-            self._set_aside(ino)
-            assert pyfuse3.trio_token is not None
-            with contextlib.suppress(trio.RunFinishedError):
-                pyfuse3.trio_token.run_sync_soon(self._announce_soon, ino)
-        else:
-            self._withdraw(ino)
-
-    def _announce_soon(self, ino: int) -> None:
-        if self.nursery is not None:
-            self.nursery.start_soon(self._announced, [ino])
-
-    def _set_aside(self, ino: int) -> None:
-        (self._changed_in_place if threading.get_ident() == self._thread else self._changed).add(ino)
-
-    async def _changed_by(self, ino: int, number: int) -> None:
-        """The file has been changed by its node *number*: have the kernel forget what it has of the others."""
-
-        def forget() -> None:
-            self.kernel.forget(ino, attr_only=False, but=number)
-            self.kernel.refresh(ino, but=number)
-
-        if self._passthrough.is_split(ino):
-            await self._in_kernel(forget)
-
-    async def _in_kernel(self, function: Callable[..., object], *args: Any) -> None:
-        """Call *function*, which waits for the kernel to make requests of us, in a thread.
-
-        If we end meanwhile, nobody answers those: then we do not wait for it.
-        """
-        with trio.CancelScope() as scope:
-            self._asking.add(scope)
-            try:
-                if not self._has_ended:
-                    await trio.to_thread.run_sync(function, *args, limiter=self._cache_limiter, abandon_on_cancel=True)
-            finally:
-                self._asking.discard(scope)
-
-    async def _announced(self, inos: Iterable[int]) -> None:
-        """See to it that the kernel knows how *inos* have changed, and that nobody reads what he may no more.
-
-        To be awaited before the answer to a request on them that may have met an error.
-        """
-        for ino in inos:
-            while ino in self._changed or ino in self._announcing:
-                if ino in self._announcing:
-                    await self._announcing[ino].wait()
-                    continue
-                self._changed.discard(ino)
-                self._announcing[ino] = trio.Event()
-                try:
-                    await self._in_kernel(self._announce, ino)
-                except Exception:
-                    # Whatever it is, the request must be answered, and others served.
-                    self.failed = True
-                    log.exception("bug: the kernel has not been told of all that changed in inode %d", ino)
-                finally:
-                    self._announcing.pop(ino).set()
-
-    def _announce(self, ino: int) -> None:
-        self._withdraw(ino)
-        self.kernel.refresh(ino)
-
     def _in_place(self, name: str, request: int, result: R, reply: Callable[[int, R], None]) -> bool:
-        """Whether *result* can be the answer now. If not, *reply* will be called with it, after `_announced`."""
-        if not self._changed_in_place:
+        """Whether *result* can be the answer now. If not, *reply* is called with it, after `Announcer.announced`."""
+        if not self._announcer.changed_in_place:
             return True
 
         async def answer() -> R:
             return result
 
-        changed, self._changed_in_place = self._changed_in_place, set()
-        self._changed |= changed
+        changed, self._announcer.changed_in_place = self._announcer.changed_in_place, set()
+        self._announcer.changed |= changed
         self._start(name, request, answer(), reply, inos=changed)
         return False
 
@@ -436,34 +306,7 @@ class Operations(pyfuse3.Operations):
         number = self._errno(name, exc, request, about)
         return -number if self._in_place(name, request, number, door.reply_error) else None
 
-    def _withdraw(self, ino: int) -> None:
-        """Have all who read *ino* past us fail, unless they still may. Waits for requests to be answered."""
-        readers = self._passthrough.readers(ino)
-        if all(self._may_pass_by(handle) for handle in readers):
-            return
-        for handle in readers[:1]:
-            # The reader will get an error. Had he met it here, there would have been an action, too.
-            with contextlib.suppress(ZonefsError):
-                self._fs.read(handle, 0, self._fs.info.block_size, True)
-        for _ in self._passthrough.withdraw(ino):
-            log.info("inode %d: taken from those who read it past the file system", ino)
-            self.kernel.look_up_again(ino)
-
-    def _may_pass_by(self, handle: int) -> bool:
-        try:
-            descriptor = self._fs.backing_descriptor(handle)
-        except ZonefsError as exc:
-            log.debug("handle %d: %s", handle, exc)
-            return False
-        if descriptor is None:
-            return False
-        os.close(descriptor)
-        return True
-
     # Nodes and attributes
-
-    def _ino(self, node: int) -> int:
-        return self._fs.root if node == ROOT_NODE else (node & (1 << NODE_NUMBER_SHIFT) - 1) - NODE_OFFSET
 
     def _entry(self, attributes: Attributes) -> pyfuse3.EntryAttributes:
         number, generation = self._passthrough.node(attributes.ino)
@@ -485,21 +328,21 @@ class Operations(pyfuse3.Operations):
         entry.attr_timeout = 0.0 if self._passthrough.is_renumbered(attributes.ino) else CACHE_SECONDS
         return entry
 
-    @_answering
+    @answering
     async def lookup(
         self, parent_inode: pyfuse3.InodeT, name: pyfuse3.FileNameT, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
         await self._viewed()
         return self._entry(self._fs.lookup(self._ino(parent_inode), name))
 
-    @_answering
+    @answering
     async def getattr(self, inode: pyfuse3.InodeT, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
         await self._viewed()
         ino = self._ino(inode)
         # Not through the gate: stat(2) waits for nobody, and who holds a gate may wait for the kernel to ask this.
         return self._entry(self._fs.getattr(ino))
 
-    @_answering
+    @answering
     async def setattr(
         self,
         inode: pyfuse3.InodeT,
@@ -525,18 +368,18 @@ class Operations(pyfuse3.Operations):
         try:
             if fields.update_size:
                 await self._with_room(lambda: self._call_on_worker(ino, change))
-                await self._changed_by(ino, inode >> NODE_NUMBER_SHIFT)
+                await self._announcer.changed_by(ino, inode >> NODE_NUMBER_SHIFT)
             else:
                 await self._call(ino, change)
                 self.kernel.forget(ino, attr_only=True, but=inode >> NODE_NUMBER_SHIFT)
         finally:
-            self._changed |= self._changed_in_place
-            self._changed_in_place.clear()
-            await self._announced([ino])
+            self._announcer.changed |= self._announcer.changed_in_place
+            self._announcer.changed_in_place.clear()
+            await self._announcer.announced([ino])
         # Not what the change returned: somebody may have written by another node meanwhile.
         return self._entry(self._fs.getattr(ino))
 
-    @_answering
+    @answering
     async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
         # Who asks the daemon begins with this. A close that is stuck must not keep those away who could release it.
         if not self._nr_stuck:
@@ -559,13 +402,13 @@ class Operations(pyfuse3.Operations):
 
     # Directories
 
-    @_answering
+    @answering
     async def opendir(self, inode: pyfuse3.InodeT, ctx: pyfuse3.RequestContext) -> pyfuse3.FileHandleT:
         await self._viewed()
         self._fs.getattr(self._ino(inode))
         return pyfuse3.FileHandleT(self._ino(inode))
 
-    @_answering
+    @answering
     async def readdir(self, fh: pyfuse3.FileHandleT, start_id: int, token: pyfuse3.ReaddirToken) -> None:
         await self._viewed()
         offset = start_id
@@ -576,24 +419,24 @@ class Operations(pyfuse3.Operations):
                     return
             offset = entries[-1].next_offset
 
-    @_answering
+    @answering
     async def releasedir(self, fh: pyfuse3.FileHandleT) -> None:
         pass
 
-    @_answering
+    @answering
     async def fsyncdir(self, fh: pyfuse3.FileHandleT, datasync: bool) -> None:
         raise InvalidRequest("a zonefs directory cannot be synchronised")
 
     # Open files
 
-    @_answering
+    @answering
     async def fsync(self, fh: pyfuse3.FileHandleT, datasync: bool) -> None:
         try:
             await self._flush(fh)
         finally:
-            await self._announced([self._files[fh]])
+            await self._announcer.announced([self._files[fh]])
 
-    @_answering
+    @answering
     async def release(self, fh: pyfuse3.FileHandleT) -> None:
         await self._release(self._let_go(fh), fh)
 
@@ -602,9 +445,9 @@ class Operations(pyfuse3.Operations):
         self._closing.add(closing)
         try:
             await self._call(ino, self._fs.release, handle)
-            self._changed |= self._changed_in_place
-            self._changed_in_place.clear()
-            await self._announced([ino])
+            self._announcer.changed |= self._announcer.changed_in_place
+            self._announcer.changed_in_place.clear()
+            await self._announcer.announced([ino])
         finally:
             self._closing.discard(closing)
             closing.set()
@@ -620,7 +463,7 @@ class Operations(pyfuse3.Operations):
             except ZonefsError as exc:
                 log.debug("inode %d: %s", ino, exc)
             except Exception:
-                self.failed = True
+                self._failed = True
                 log.exception("bug: release failed")
 
         if self.nursery is not None:
@@ -636,7 +479,7 @@ class Operations(pyfuse3.Operations):
                 process = process_of(door.caller(request))
                 self._fs.note_refusal(name, exc, *about, process.pid, process.name)
             return exc.errno
-        self.failed = True
+        self._failed = True
         log.error("bug: %s failed", name, exc_info=exc)
         return ZonefsError.errno
 
@@ -669,10 +512,10 @@ class Operations(pyfuse3.Operations):
             result = await answer
         except Exception as exc:
             number = self._errno(name, exc, request, about)
-            await self._announced(inos)
+            await self._announcer.announced(inos)
             door.reply_error(request, number)
         else:
-            await self._announced(inos)
+            await self._announcer.announced(inos)
             reply(request, result)
 
     def on_open(self, request: int, node: int, flags: int, uid: int) -> int | None:
@@ -687,17 +530,16 @@ class Operations(pyfuse3.Operations):
             waits = bool(flags & os.O_TRUNC) or (bool(flags & os.O_ACCMODE) and self._awaits_closed())
             # The kernel may have just learnt of another node: what was written while it did, it may not know.
             waits = waits or self._passthrough.is_renumbered(ino)
-            if not waits and self._is_free(ino):
-                self._reply_open(request, ino, number, self._fs.open(ino, flags, uid), flags, sequential)
-                return None
+            handle = self._fs.open(ino, flags, uid) if not waits and self._is_free(ino) else None
         except Exception as exc:
             return self._refused("open", request, exc, About(ino, None, None))
+        if handle is not None:
+            return self._reply_open(request, ino, number, handle, flags, sequential)
 
         def reply(request: int, handle: int) -> None:
-            try:
-                self._reply_open(request, ino, number, handle, flags, sequential)
-            except Exception as exc:
-                door.reply_error(request, self._errno("open", exc, request, About(ino, None, None)))
+            error = self._reply_open(request, ino, number, handle, flags, sequential)
+            if error is not None:
+                door.reply_error(request, -error)
 
         return self._start("open", request, self._open_on_worker(ino, number, flags, uid), reply, inos=[ino])
 
@@ -710,25 +552,36 @@ class Operations(pyfuse3.Operations):
     async def _open_on_worker(self, ino: int, number: int, flags: int, uid: int) -> int:
         handle = await self._with_room(lambda: self._call_on_worker(ino, self._fs.open, ino, flags, uid))
         if flags & os.O_TRUNC:
-            await self._changed_by(ino, number)
+            await self._announcer.changed_by(ino, number)
         elif self._passthrough.is_renumbered(ino):
-            await self._in_kernel(self.kernel.refresh, ino)
+            await self._announcer.in_kernel(self._announcer.refresh, ino)
         return handle
 
-    def _reply_open(self, request: int, ino: int, number: int, handle: int, flags: int, sequential: bool) -> None:
+    def _reply_open(self, request: int, ino: int, number: int, handle: int, flags: int, sequential: bool) -> int | None:
+        """Answer an open by *handle*; or return the errno, negative, that is to be the answer."""
         try:
-            mode = self._passthrough.open(ino, number, handle, flags, sequential=sequential)
-        except BaseException:
+            mode = self._begin_use(ino, number, handle, flags, sequential)
+        except Exception as exc:
             self._release_soon(ino, handle)
-            raise
+            return -self._errno("open", exc, request, About(ino, None, None))
+        # From here on there is no request any more, whether the answer found somebody or not.
+        if not door.reply_open(request, handle, mode.direct_io, mode.backing):
+            try:
+                # Whoever asked is gone, and so nobody will release it.
+                self._release_soon(self._let_go(handle), handle)
+            except Exception:
+                self._failed = True
+                log.exception("bug: a file whose open was answered too late stays open")
+        return None
+
+    def _begin_use(self, ino: int, number: int, handle: int, flags: int, sequential: bool) -> OpenMode:
+        mode = self._passthrough.open(ino, number, handle, flags, sequential=sequential)
         self._files[handle] = ino
         self._numbers[handle] = number
         if mode.passes_by and self._fs.count_as_read(handle):
             # The kernel does not see that as the read that it knows of.
             self.kernel.forget(ino, attr_only=True)
-        if not door.reply_open(request, handle, mode.direct_io, mode.backing):
-            # Whoever asked is gone, and so nobody will release it.
-            self._release_soon(self._let_go(handle), handle)
+        return mode
 
     def _let_go(self, handle: int) -> int:
         """Forget *handle*; return its file's inode number."""
@@ -746,7 +599,7 @@ class Operations(pyfuse3.Operations):
                 done = self._fs.read_now(handle, offset, buffer, direct)
             except Exception as exc:
                 return self._refused("read", request, exc, About(ino, offset, size))
-            if done is not None and not self._changed_in_place:
+            if done is not None and not self._announcer.changed_in_place:
                 return done
             if done is not None:
                 self._in_place("read", request, bytes(buffer[:done]), door.reply_data)
@@ -767,7 +620,10 @@ class Operations(pyfuse3.Operations):
                 written = self._fs.write(handle, offset, data, direct, append, False)
             except Exception as exc:
                 return self._refused("write", request, exc, About(ino, None if append else offset, len(data)))
-            return written if self._in_place("write", request, written, door.reply_written) else None
+            if not self._announcer.changed_in_place:
+                return written
+            self._in_place("write", request, written, door.reply_written)
+            return None
         write = self._call_on_worker(ino, self._fs.write, handle, offset, bytes(data), direct, append, False)
         about = About(ino, None if append else offset, len(data))
         answer = self._after_write(write, handle, sync=sync)
@@ -775,7 +631,7 @@ class Operations(pyfuse3.Operations):
 
     async def _after_write(self, write: Coroutine[Any, Any, int], handle: int, *, sync: bool) -> int:
         written = await write
-        await self._changed_by(self._files[handle], self._numbers[handle])
+        await self._announcer.changed_by(self._files[handle], self._numbers[handle])
         if sync and written:
             # No longer in the file's turn.
             await self._flush(handle)
@@ -822,14 +678,19 @@ class Operations(pyfuse3.Operations):
         copy: Callable[..., R],
         *arguments: Any,
     ) -> R:
-        async with held:
+        # First: who is let in at a source's gate keeps out who comes to write it, and the other gate may take its time.
+        try:
             async with passed:
                 self._readings.update(read)
-            try:
-                return await self._workers.call(self._work, copy, *arguments)
-            finally:
-                self._readings.subtract(read)
-                self._readings += Counter()  # drops what is 0
+        except BaseException:
+            held.give_up()
+            raise
+        try:
+            async with held:
+                return await self._workers.call(self._announcer.work, copy, *arguments)
+        finally:
+            self._readings.subtract(read)
+            self._readings += Counter()  # drops what is 0
 
     def on_ioctl(
         self, request: int, handle: int, command: int, flags: int, data: bytes, size: int, uid: int, gid: int, pid: int
@@ -851,14 +712,14 @@ class Operations(pyfuse3.Operations):
         # The kernel does nothing for an ioctl of what it does for copy_file_range. Before: what a mapping has changed
         # must be on the device. After: the destination's pages are stale, and its size and the times are new. Dropping
         # pages waits for requests that are under way for them, which wait for the gates: so never hold one meanwhile.
-        cached = [ino for ino, sequential in files.items() if not sequential]
-        if cached:
-            await self._forget(cached)
+        for ino, sequential in files.items():
+            if not sequential:
+                await self._announcer.drop(ino)
         try:
             answer = await self._copy_between(target, files, self._copy_ranges_for, handle, data, copy, uid, gid, pid)
         finally:
-            await self._announced(files)
-        await self._forget([target], attributes_of=files, size_of=target if files[target] else None)
+            await self._announcer.announced(files)
+        await self._announcer.drop(target, attributes_of=files, size_of=target if files[target] else None)
         return answer
 
     def _copy_ranges_for(self, handle: int, data: bytes, copy: abi.CopyRequest, uid: int, gid: int, pid: int) -> bytes:
@@ -872,97 +733,3 @@ class Operations(pyfuse3.Operations):
             self._fs.note_refusal("copy ioctl", exc, self._files[handle], copy.offset, None, *process_of(pid))
 
         return ioctl.answer_copy(self._fs, handle, data, copy, Caller(uid, gid, groups), refused)
-
-    async def _forget(self, inos: Iterable[int], attributes_of: Iterable[int] = (), size_of: int | None = None) -> None:
-        """Have the kernel write back and forget all pages of *inos*, and the attributes of *attributes_of* too.
-
-        Of *size_of* it asks for them, and the size.
-        """
-
-        def forget() -> None:
-            for ino in inos:
-                self.kernel.forget(ino, attr_only=False)
-            for ino in attributes_of:
-                self.kernel.forget(ino, attr_only=True)
-            if size_of is not None:
-                self.kernel.refresh(size_of)
-
-        await self._in_kernel(forget)
-
-    # Names are as they are
-
-    @_answering
-    async def create(
-        self,
-        parent_inode: pyfuse3.InodeT,
-        name: pyfuse3.FileNameT,
-        mode: pyfuse3.ModeT,
-        flags: pyfuse3.FlagT,
-        ctx: pyfuse3.RequestContext,
-    ) -> tuple[pyfuse3.FileInfo, pyfuse3.EntryAttributes]:
-        self._fs.refuse_create(self._ino(parent_inode), name)
-
-    @_answering
-    async def mknod(
-        self,
-        parent_inode: pyfuse3.InodeT,
-        name: pyfuse3.FileNameT,
-        mode: pyfuse3.ModeT,
-        rdev: int,
-        ctx: pyfuse3.RequestContext,
-    ) -> pyfuse3.EntryAttributes:
-        self._fs.refuse_create(self._ino(parent_inode), name)
-
-    @_answering
-    async def mkdir(
-        self,
-        parent_inode: pyfuse3.InodeT,
-        name: pyfuse3.FileNameT,
-        mode: pyfuse3.ModeT,
-        ctx: pyfuse3.RequestContext,
-    ) -> pyfuse3.EntryAttributes:
-        self._fs.refuse_create(self._ino(parent_inode), name)
-
-    @_answering
-    async def symlink(
-        self,
-        parent_inode: pyfuse3.InodeT,
-        name: pyfuse3.FileNameT,
-        target: pyfuse3.FileNameT,
-        ctx: pyfuse3.RequestContext,
-    ) -> pyfuse3.EntryAttributes:
-        self._fs.refuse_create(self._ino(parent_inode), name)
-
-    @_answering
-    async def link(
-        self,
-        inode: pyfuse3.InodeT,
-        new_parent_inode: pyfuse3.InodeT,
-        new_name: pyfuse3.FileNameT,
-        ctx: pyfuse3.RequestContext,
-    ) -> pyfuse3.EntryAttributes:
-        self._fs.refuse_create(self._ino(new_parent_inode), new_name)
-
-    @_answering
-    async def unlink(self, parent_inode: pyfuse3.InodeT, name: pyfuse3.FileNameT, ctx: pyfuse3.RequestContext) -> None:
-        self._fs.refuse_remove(self._ino(parent_inode), name)
-
-    @_answering
-    async def rmdir(self, parent_inode: pyfuse3.InodeT, name: pyfuse3.FileNameT, ctx: pyfuse3.RequestContext) -> None:
-        self._fs.refuse_remove(self._ino(parent_inode), name)
-
-    @_answering
-    async def rename(
-        self,
-        parent_inode_old: pyfuse3.InodeT,
-        name_old: pyfuse3.FileNameT,
-        parent_inode_new: pyfuse3.InodeT,
-        name_new: pyfuse3.FileNameT,
-        flags: pyfuse3.FlagT,
-        ctx: pyfuse3.RequestContext,
-    ) -> None:
-        self._fs.refuse_rename(self._ino(parent_inode_old), name_old, self._ino(parent_inode_new), name_new)
-
-    @_answering
-    async def listxattr(self, inode: pyfuse3.InodeT, ctx: pyfuse3.RequestContext) -> list[pyfuse3.XAttrNameT]:
-        return []

@@ -75,11 +75,27 @@ class _Node:
 class _File:
     """The nodes of one file, by number, and which of them a look-up finds."""
 
-    __slots__ = ("current", "nodes")
+    __slots__ = ("_generations", "current", "nodes")
 
     def __init__(self) -> None:
         self.nodes: dict[int, _Node] = {0: _Node(0)}
         self.current = 0
+        self._generations: dict[int, int] = {}
+        """Of nodes that are gone: the kernel may come back with one. None that is 0."""
+
+    def node(self, number: int) -> _Node:
+        """Return node *number*, by which the kernel knows the file (again) if there is none."""
+        if number not in self.nodes:
+            self.nodes[number] = _Node(self._generations.pop(number, 0))
+        return self.nodes[number]
+
+    def drop_idle(self) -> None:
+        """Drop the nodes that nobody has open and no look-up finds."""
+        for number, node in list(self.nodes.items()):
+            if number != self.current and not (node.marked or node.unmarked):
+                del self.nodes[number]
+                if node.generation:
+                    self._generations[number] = node.generation
 
     def is_plain(self) -> bool:
         """Whether nothing about it is worth remembering."""
@@ -87,6 +103,7 @@ class _File:
         return (
             self.current == 0
             and len(self.nodes) == 1
+            and not self._generations
             and node is not None
             and not (node.generation or node.marked or node.unmarked)
         )
@@ -107,7 +124,7 @@ class Passthrough:
         """Guards everything below. Nothing is called while it is held, but the door."""
         self._files: dict[int, _File] = {}
         """By inode number; a file that is not here has one node, and no handles."""
-        self._handles: dict[int, tuple[int, int, _Node]] = {}
+        self._handles: dict[int, tuple[int, _Node]] = {}
         """Inode number, number of the node, and node of each open handle."""
         self._nr_backings = 0
 
@@ -202,7 +219,7 @@ class Passthrough:
             if file.nodes[file.current].marked:
                 # A look-up would find one that is passed through, too.
                 file.current = max(file.nodes) + 1
-                file.nodes[file.current] = _Node(0)
+                file.node(file.current)
             file.nodes[file.current].keep_free()
         raise StaleNode(f"inode {ino}: open for reading past the file system; look it up again to write and read it")
 
@@ -220,8 +237,8 @@ class Passthrough:
         unmarked = OpenMode(sequential or bool(flags & os.O_DIRECT), 0)
         with self._lock:
             file = self._files.setdefault(ino, _File())
-            node = file.nodes.setdefault(number, _Node(0))
-            self._handles[handle] = (ino, number, node)
+            node = file.node(number)
+            self._handles[handle] = (ino, node)
             if not node.backing and not self._may_begin(node, access, sequential=sequential):
                 node.unmarked += 1
                 return unmarked
@@ -265,7 +282,7 @@ class Passthrough:
     def release(self, handle: int) -> None:
         """Forget *handle*."""
         with self._lock:
-            ino, number, node = self._handles.pop(handle)
+            ino, node = self._handles.pop(handle)
             file = self._files[ino]
             if handle in node.marked:
                 node.marked.discard(handle)
@@ -274,8 +291,7 @@ class Passthrough:
                     self._close_backing(node)
             else:
                 node.unmarked -= 1
-            if not (node.marked or node.unmarked) and number != file.current and file.nodes.get(number) is node:
-                del file.nodes[number]
+            file.drop_idle()
             if file.is_plain():
                 del self._files[ino]
 
@@ -328,3 +344,7 @@ class Passthrough:
                 self._files[ino] = file
                 self._close_backing(old)
             yield
+        # The kernel has learnt of each of them, but it opens the last one only.
+        if file is not None:
+            with self._lock:
+                file.drop_idle()

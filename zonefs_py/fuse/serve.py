@@ -13,7 +13,7 @@ from typing import Any
 import trio
 
 from zonefs_py.config import FILESYSTEM_SUBTYPE, FuseOptions
-from zonefs_py.errors import MountError
+from zonefs_py.errors import MountError, is_too_late
 from zonefs_py.fs.filesystem import Filesystem
 from zonefs_py.fuse import door
 from zonefs_py.fuse.door import pyfuse3
@@ -33,6 +33,15 @@ ReadyHandler = Callable[[str | None], None]
 """Gets why reads are not passed through to the kernel; None if they are."""
 
 
+def is_worth_a_line(record: logging.LogRecord) -> bool:
+    """Whether a log line of pyfuse3's says something: not that an answer came too late, after an abort or a signal."""
+    message = record.getMessage()
+    late = "fuse_reply_" in message and is_too_late(message.rpartition(" failed with ")[2])
+    if late:
+        log.debug("%s", message)
+    return not late
+
+
 def serve(filesystem: Filesystem, mountpoint: str, options: FuseOptions, *, on_ready: ReadyHandler) -> bool:
     """Mount *filesystem* at *mountpoint* and answer requests until it is unmounted or SIGTERM, SIGINT or SIGHUP comes.
 
@@ -40,6 +49,7 @@ def serve(filesystem: Filesystem, mountpoint: str, options: FuseOptions, *, on_r
     error. The file system is not closed. Raises MountError if it cannot be mounted, or
     not as *options* demand.
     """
+    logging.getLogger(pyfuse3.__name__).addFilter(is_worth_a_line)
     passthrough = Passthrough(filesystem, options.passthrough)
     operations = Operations(filesystem, passthrough)
     door.want_passthrough(options.passthrough != "off")

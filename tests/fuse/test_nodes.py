@@ -1,0 +1,105 @@
+"""Which nodes a file has (`fuse.passthrough`), without a mount: the kernel is played by who opens and looks up."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from zonefs_py.config import FormatOptions
+from zonefs_py.device.directory import create_device, open_device
+from zonefs_py.errors import StaleNode
+from zonefs_py.fs.filesystem import Filesystem
+from zonefs_py.fs.format import format_device
+from zonefs_py.fuse import door
+from zonefs_py.fuse import passthrough as passthrough_module
+from zonefs_py.fuse.passthrough import Passthrough
+from zonefs_py.zone import Geometry
+
+MIB = 1 << 20
+Opener = Callable[[int], tuple[int, int]]
+
+
+class Kernel:
+    """Opens files as the kernel does: by the node that a look-up finds."""
+
+    def __init__(self, filesystem: Filesystem, passthrough: Passthrough) -> None:
+        self.filesystem = filesystem
+        self.passthrough = passthrough
+        self.ino = filesystem.resolve("seq/0")
+
+    def open(self, flags: int, number: int | None = None) -> int:
+        number = self.passthrough.node(self.ino)[0] if number is None else number
+        handle = self.filesystem.open(self.ino, flags)
+        self.passthrough.open(self.ino, number, handle, flags, sequential=True)
+        return handle
+
+    def close(self, *handles: int) -> None:
+        for handle in handles:
+            self.passthrough.release(handle)
+            self.filesystem.release(handle)
+
+
+@pytest.fixture
+def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Kernel:
+    geometry = Geometry(MIB, MIB, 4, 1, 4096, MIB)
+    create_device(tmp_path / "disk", geometry)
+    device = open_device(tmp_path / "disk")
+    format_device(device, FormatOptions())
+    filesystem = Filesystem(device)
+    passthrough = Passthrough(filesystem, "auto")
+    passthrough.active = True
+    ids = itertools.count(1)
+    monkeypatch.setattr(door, "open_backing", lambda descriptor: next(ids))
+    monkeypatch.setattr(door, "close_backing", lambda number: None)
+    # Nobody who got ESTALE is waited for.
+    monkeypatch.setattr(passthrough_module, "SECONDS_TO_COME_BACK", 0.0)
+    return Kernel(filesystem, passthrough)
+
+
+def make_two_nodes(kernel: Kernel) -> tuple[int, int]:
+    """Handles that read past us by either node."""
+    old = kernel.open(os.O_RDONLY)
+    with pytest.raises(StaleNode):
+        kernel.passthrough.check_open(kernel.ino, 0, os.O_RDWR, sequential=True)
+    new = kernel.open(os.O_RDONLY)
+    assert kernel.passthrough.nodes(kernel.ino) == [0, 1]
+    assert sorted(kernel.passthrough.readers(kernel.ino)) == [old, new]
+    return old, new
+
+
+@pytest.mark.parametrize("name", ["withdraw", "take_back"])
+def test_a_node_that_nobody_opened_does_not_stay(kernel: Kernel, name: str) -> None:
+    old, new = make_two_nodes(kernel)
+    taken = [kernel.passthrough.node(kernel.ino) for _ in getattr(kernel.passthrough, name)(kernel.ino)]
+    assert taken == [(0, 1), (1, 1)], "a look-up must find each of them with another generation"
+    kernel.close(old, new)
+    assert kernel.passthrough.nodes(kernel.ino) == [1]
+    assert not kernel.passthrough.is_split(kernel.ino)
+    # Another reader, another writer: as ever.
+    for flags in (os.O_RDONLY, os.O_RDWR):
+        kernel.close(kernel.open(flags))
+    assert not kernel.passthrough.is_split(kernel.ino)
+
+
+def test_a_node_that_was_to_be_opened_but_was_not_does_not_stay(kernel: Kernel) -> None:
+    old = kernel.open(os.O_RDONLY)
+    with pytest.raises(StaleNode):
+        kernel.passthrough.check_open(kernel.ino, 0, os.O_RDWR, sequential=True)
+    # He who got ESTALE was killed; the zone breaks.
+    assert len(list(kernel.passthrough.withdraw(kernel.ino))) == 1
+    kernel.close(old)
+    assert not kernel.passthrough.is_split(kernel.ino)
+
+
+def test_a_node_that_comes_back_has_the_generation_that_it_had(kernel: Kernel) -> None:
+    old, new = make_two_nodes(kernel)
+    list(kernel.passthrough.withdraw(kernel.ino))
+    # Looked up in between by somebody who opens it only now.
+    late = kernel.open(os.O_RDONLY, 0)
+    assert sorted(kernel.passthrough.generations(kernel.ino)) == [(0, 1), (1, 1)]
+    kernel.close(old, new, late)
+    assert kernel.passthrough.generations(kernel.ino) == [(1, 1)]

@@ -241,7 +241,7 @@ DIFFERENCES = (
 )
 
 NOT_COMPARED = {
-    "direct write above 1 MiB from memory that is not page-aligned": (
+    "direct read or write above 1 MiB, with memory that is not page-aligned": (
         "null_blk with blocks of 4096 bytes writes past its own memory when it gets such memory (Linux 6.12)"
     ),
     "a mount made by a plain user": "the kernel has no such mounts",

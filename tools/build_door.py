@@ -26,7 +26,9 @@ class DoorBuildHook(BuildHookInterface):  # type: ignore[type-arg]  # generic on
         if self.target_name != "wheel":
             return
         root = Path(self.root)
-        built = _compile(root, Path(tempfile.mkdtemp(prefix="zonefs-py-door-")))
+        # Until `finalize`; if the build fails before, until this interpreter ends.
+        self._room = tempfile.TemporaryDirectory(prefix="zonefs-py-door-")
+        built = _compile(root, Path(self._room.name))
         destination = SOURCE.with_name(built.name)
         if version == "editable":
             # Replaced, not overwritten: a mounted file system may be running the old one.
@@ -37,6 +39,11 @@ class DoorBuildHook(BuildHookInterface):  # type: ignore[type-arg]  # generic on
             build_data["force_include"][str(built)] = str(destination)
         build_data["pure_python"] = False
         build_data["infer_tag"] = True
+
+    def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
+        """Remove what was compiled: it is in the wheel now."""
+        if self.target_name == "wheel":
+            self._room.cleanup()
 
 
 def _pkg_config(*arguments: str) -> list[str]:

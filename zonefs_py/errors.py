@@ -280,6 +280,16 @@ def is_past_the_end(exc: OSError) -> bool:
     return exc.errno == errno.ENXIO
 
 
+def is_denied(exc: OSError) -> bool:
+    """Whether *exc* says that the caller may not."""
+    return exc.errno in (errno.EACCES, errno.EPERM)
+
+
+def is_too_large(exc: OSError) -> bool:
+    """Whether *exc* says that files of that size cannot be."""
+    return exc.errno == errno.EFBIG
+
+
 def is_missing(exc: OSError) -> bool:
     """Whether *exc* says that a file is not there."""
     return exc.errno in (errno.ENOENT, errno.ENOTDIR)

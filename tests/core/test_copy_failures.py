@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import resource
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -13,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.core.copying import CopyDevice, Effect, Fault, copy_with_small_buffer, random_bytes, zone_bytes
+from tests.descriptors import files_at_most
 from zonefs_py.config import ErrorsPolicy, FormatOptions, MountOptions
 from zonefs_py.device.directory import create_device, open_device
 from zonefs_py.device.memory import MemoryDevice
@@ -365,20 +363,9 @@ def test_each_call_of_a_crooked_copy_fails_in_each_way(place: tuple[int, int, in
             assert number > 2
 
 
-@contextlib.contextmanager
-def files_at_most(size: int) -> Iterator[None]:
-    """Let the host refuse to make files larger than *size* bytes, as a full disk refuses: after a part of a write."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 @pytest.mark.parametrize("engine", ["host", "emulate"])
 @pytest.mark.parametrize("limit", [0, 3 * 4096, 3 * 4096 + 100, 5 * 4096 - 1])
-def test_the_host_takes_a_part(tmp_path: Path, engine: str, limit: int) -> None:
+def test_the_host_takes_a_part(tmp_path: Path, caplog: pytest.LogCaptureFixture, engine: str, limit: int) -> None:
     """What the host is known to have copied is acknowledged; the size is the write pointer, in whole blocks."""
     geometry = Geometry(16 * 4096, 12 * 4096, 4, 1, 4096, 16 * 4096)
     create_device(tmp_path / "disk", geometry)
@@ -396,6 +383,11 @@ def test_the_host_takes_a_part(tmp_path: Path, engine: str, limit: int) -> None:
             else:
                 with pytest.raises(DeviceError):
                     fs.copy_range(reader, 0, writer, 0, len(data))
+        # Whose zone it was is not to be mistaken, though both files are looked at.
+        assert [line.split(" zone 2: ")[0] for line in caplog.messages if " zone 2: " in line] == [
+            "seq/1:",
+            "seq/0: a copy from it to seq/1 failed:",
+        ]
         assert fs.getattr(fs.resolve("seq/1")).size == whole
         assert (tmp_path / "disk" / "seq-000002").stat().st_size == whole
         assert fs.copy_range(reader, whole, writer, whole, len(data)) == len(data) - whole

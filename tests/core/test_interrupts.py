@@ -27,7 +27,23 @@ def work():
         if sys.argv[1] == "again":
             os.kill(os.getpid(), signal.SIGINT)
         print("cleaned up", flush=True)
+def complain(program, message):
+    os.kill(os.getpid(), signal.SIGINT)
+if sys.argv[1] == "late":
+    common.complain = complain
 sys.exit(common.run(work, "zonefs-py", []))
+"""
+
+
+INTERRUPTED_IMPORT = """
+import os, signal, sys
+class Finder:
+    def find_spec(self, name, path, target=None):
+        if name == "click":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Finder())
+from zonefs_py.cli.start import {command}
+sys.exit({command}())
 """
 
 
@@ -56,11 +72,19 @@ def test_create_is_interrupted(tmp_path: Path) -> None:
     [
         ("once", 130, "cleaned up\n", "zonefs-py: interrupted\n"),
         ("again", -signal.SIGINT, "", ""),
+        ("late", -signal.SIGINT, "cleaned up\n", ""),
     ],
 )
 def test_the_second_interrupt_ends_the_process(how: str, status: int, out: str, err: str) -> None:
     done = subprocess.run([sys.executable, "-c", TWICE, how], capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (status, out, err)
+
+
+@pytest.mark.parametrize("command", ["zonefs_py", "mkzonefs", "mount_helper"])
+def test_an_interrupt_while_we_are_imported(command: str) -> None:
+    program = INTERRUPTED_IMPORT.format(command=command)
+    done = subprocess.run([sys.executable, "-c", program, "--version"], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
 
 
 def test_what_ignores_interrupts_goes_on_to_do_so(tmp_path: Path) -> None:

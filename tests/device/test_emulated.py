@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.descriptors import files_at_most
 from zonefs_py.device.building import REPLACEMENT, UNFINISHED
 from zonefs_py.device.descriptors import DescriptorCache
 from zonefs_py.device.directory import create_device, is_device, open_device
@@ -843,6 +844,16 @@ def test_a_creation_that_does_not_fit_leaves_nothing(tmpfs: Tmpfs, options: str)
     with pytest.raises(OSError, match="No space"):
         create_device(root / "disk", geometry(zones=20))
     assert not (root / "disk").exists()
+
+
+@pytest.mark.parametrize("conventional", [0, 2])
+def test_zones_that_no_file_can_hold_are_refused(tmp_path: Path, conventional: int) -> None:
+    refused = pytest.raises(
+        UserError, match=r"^a zone of 512K is larger than a file can be there: choose smaller zones$"
+    )
+    with files_at_most(256 * KIB), refused:
+        create_device(tmp_path / "disk", Geometry(512 * KIB, 512 * KIB, 4, conventional, 4096, 512 * KIB))
+    assert not (tmp_path / "disk").exists()
 
 
 LIMITED = """

@@ -74,7 +74,8 @@ def test_a_correct_program_passes(programs: Path) -> None:
 
 
 def test_a_missing_fsync_is_found_and_found_again(programs: Path) -> None:
-    done = crash(programs, "--workload", "python3 bad.py", "--check", "python3 check.py", *SMALL, status=1)
+    words = ("--workload", "python3 bad.py", "--check", "python3 check.py", *SMALL, "--timeout", "30")
+    done = crash(programs, *words, status=1)
     lines = done.stdout.splitlines()
     assert lines[1] == (
         "state 3.0 failed: power lost during call 3 of 8, write of 8192 bytes at 16384 of zone 2;"
@@ -84,7 +85,8 @@ def test_a_missing_fsync_is_found_and_found_again(programs: Path) -> None:
     assert lines[-2] == "  AssertionError: ['stored 0', 'stored 1'] were promised, but there are 8192 bytes"
     again = lines[-1].removeprefix("again: ")
     assert again == (
-        "zonefs-py crash --workload 'python3 bad.py' --check 'python3 check.py' --zones 4 --zone-size 256K --state 3.0"
+        "zonefs-py crash --workload 'python3 bad.py' --check 'python3 check.py' --zones 4 --zone-size 256K"
+        " --timeout 30.0 --state 3.0"
     )
     repeated = crash(programs, *shlex.split(again)[2:], status=1)
     assert repeated.stdout.splitlines()[0] == lines[1].replace(" failed", "")

@@ -101,6 +101,13 @@ def test_comparing_finds_one_wrong_byte(tmp_path: Path, place: int) -> None:
         compare(parts, there, reached.append)
 
 
+def test_a_file_that_hides_its_size_is_no_source(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^/proc/version has data, but says that it is empty; "):
+        examine("/proc/version")
+    (tmp_path / "a").touch()
+    assert examine(str(tmp_path / "a")).size == 0
+
+
 def test_comparing_finds_what_is_missing(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"1234")
     (tmp_path / "b").write_bytes(b"123")

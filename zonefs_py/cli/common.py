@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import click
 
+from zonefs_py.config import FILESYSTEM_TYPE
 from zonefs_py.errors import (
     DeviceError,
     DeviceInUse,
@@ -23,6 +24,7 @@ from zonefs_py.errors import (
     UserError,
     ZonefsError,
     describe_os_error,
+    is_denied,
     is_disconnected,
     is_missing,
 )
@@ -107,7 +109,9 @@ def _first_interrupt_unwinds() -> Iterator[None]:
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        # After an interrupt there still is a line to be written.
+        if signal.getsignal(signal.SIGINT) is first:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _fill_standard_descriptors() -> None:
@@ -139,6 +143,7 @@ def is_device(path: str) -> bool:
     That is the path of an emulated or a block device, or the text of a stack. Raises UserError where it is neither,
     OSError where it cannot be looked at.
     """
+    from zonefs_py.control.mounts import find_mount
     from zonefs_py.device.blockdev import is_block_device
     from zonefs_py.device.stack_spec import is_stack, parse_spec
     from zonefs_py.device.zone_files import DESCRIPTION_NAME
@@ -148,13 +153,19 @@ def is_device(path: str) -> bool:
         return True
     if is_block_device(path):
         return True
+    mount = find_mount(path)
+    is_ours = mount is not None and mount.type == FILESYSTEM_TYPE
     try:
         # Not stat: the kernel may answer that for a mount whose daemon is gone.
         os.statvfs(path)
     except OSError as exc:
         if is_disconnected(exc):
             raise UserError(f"{path}: the daemon of this mount is gone; 'zonefs-py umount {path}' cleans up") from None
-        raise
+        # A plain user's mount is closed to others, root too; its socket is not closed to root.
+        if not (is_ours and is_denied(exc)):
+            raise
+    if is_ours:
+        return False
     try:
         os.lstat(os.path.join(path, DESCRIPTION_NAME))
     except OSError as exc:

@@ -62,6 +62,8 @@ def examine(path: str, *, missing_ok: bool = False) -> CopyFile:
         raise UserError(f"{path} is not a regular file")
     identity = status.st_dev, status.st_ino
     if not _on_zonefs(status):
+        if not status.st_size and not missing_ok and _has_data(path):
+            raise UserError(f"{path} has data, but says that it is empty; copy it into an ordinary file first")
         return CopyFile(path, Kind.ORDINARY, identity, status.st_size)
     # A mounted zonefs tells by the directory what a file is, and by its allocated blocks what it can hold.
     try:
@@ -76,6 +78,12 @@ def examine(path: str, *, missing_ok: bool = False) -> CopyFile:
         status.st_blocks * SECTOR_SIZE,
         status.st_blksize if kind is Kind.SEQUENTIAL else 1,
     )
+
+
+def _has_data(path: str) -> bool:
+    """Whether something can be read from *path*: files of procfs have content, but no size. Raises OSError."""
+    with open(path, "rb", buffering=0) as stream:
+        return bool(stream.read(1))
 
 
 def _on_zonefs(status: os.stat_result) -> bool:

@@ -32,7 +32,8 @@ from zonefs_py.zone import Geometry
 
 EXIT_FAILED = 1
 
-_SELECTING = ("states", "seed", "jobs", "timeout", "state_id")
+_SELECTING = ("states", "seed", "jobs", "state_id")
+"""Options that say which states are visited, and how many at a time."""
 
 MAX_SIZE = 1024 * MIB
 """Bytes that a device may hold to be one that a workload finds."""
@@ -158,7 +159,7 @@ def _again() -> str:
         name = parameter.name or ""
         value: Any = context.params[name]
         source = context.get_parameter_source(name)
-        if name in ("states", "seed", "jobs", "state_id", "timeout") or source is not ParameterSource.COMMANDLINE:
+        if name in _SELECTING or source is not ParameterSource.COMMANDLINE:
             continue
         for one in value if isinstance(value, tuple) else [value]:
             words += [parameter.opts[0], format_size(int(one)) if parameter.type is SIZE else str(one)]

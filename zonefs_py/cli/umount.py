@@ -32,6 +32,8 @@ def umount(mountpoint: str, lazy: bool) -> None:
         raise MountError(f"{mountpoint} is not mounted")
     if entry.type != FILESYSTEM_TYPE:
         raise MountError(f"{mountpoint} is a mount of type {entry.type}, not of zonefs-py")
+    if os.geteuid() not in (0, entry.user_id):
+        raise MountError(f"{mountpoint} is a mount of user {entry.user_id}: only they and root may unmount it")
     if is_stale(entry.mountpoint):
         clean_up(entry)
         return

@@ -16,7 +16,7 @@ from zonefs_py.control.socket_path import check_runtime_directory, runtime_direc
 from zonefs_py.device.fault_rules import FaultRule, describe_rule
 from zonefs_py.device.power_cut import PowerCut, ZoneLoss, parse_keep
 from zonefs_py.device.stack import read_scenario
-from zonefs_py.errors import MountError, is_answered
+from zonefs_py.errors import MountError, is_answered, is_denied
 from zonefs_py.zone import CONDITION_NAMES, ZoneCondition
 
 TIMEOUT_SECONDS = 60.0
@@ -52,7 +52,8 @@ def _ask_mount(mount: MountEntry, request: dict[str, Any]) -> Any:
         # close(2) does not wait for the file system; a request that does, sent after it, comes to the daemon after it.
         os.statvfs(mount.mountpoint)
     except OSError as exc:
-        if is_answered(exc):
+        # A plain user's mount is closed to others, root too; whoever may ask its daemon will see.
+        if is_answered(exc) or is_denied(exc):
             return ask_daemon(mount, request)
         where = mount.mountpoint
         raise MountError(f"{where}: its daemon does not answer ({exc.strerror}); 'zonefs-py umount' it") from None
@@ -62,6 +63,9 @@ def _ask_mount(mount: MountEntry, request: dict[str, Any]) -> Any:
 def ask_daemon(mount: MountEntry, request: dict[str, Any]) -> Any:
     """Send *request* to the daemon of *mount*, without a look at the mount itself. Raises MountError."""
     path = socket_path(mount)
+    if os.geteuid() not in (0, mount.user_id):
+        where = mount.mountpoint
+        raise MountError(f"{where} is a mount of user {mount.user_id}: only they and root may ask its daemon")
     try:
         check_runtime_directory(runtime_directory(mount.user_id), mount.user_id)
         answer = _exchange(path, request)

@@ -19,7 +19,8 @@ from zonefs_py.device.description import MAX_FILE_SIZE, DeviceDescription, check
 from zonefs_py.device.directory_lock import lock_directory
 from zonefs_py.device.host_files import read_small_file
 from zonefs_py.device.zone_files import DESCRIPTION_NAME, SNAPSHOTS_NAME, write_description, zone_file_name
-from zonefs_py.errors import DeviceFormatError, DeviceReadOnly, UserError, naming_errors
+from zonefs_py.errors import DeviceFormatError, DeviceReadOnly, UserError, is_too_large, naming_errors
+from zonefs_py.units import format_size
 from zonefs_py.zone import Geometry
 
 UNFINISHED = ".replacement.unfinished"
@@ -63,15 +64,25 @@ def build_device(path: str | os.PathLike[str], description: DeviceDescription, *
 
 
 def make_zone_file(directory: int, geometry: Geometry, number: int) -> int:
-    """Make zone *number*'s file in *directory*, open it for writing and return the descriptor. Raises OSError.
+    """Make zone *number*'s file in *directory*, open it for writing and return the descriptor.
 
-    It is empty if the zone is sequential, and reads as zeros over its whole size if it is conventional.
+    It is empty if the zone is sequential, and reads as zeros over its whole size if it is conventional. Raises OSError,
+    UserError if the file could not become as large as the first sequential zone is.
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(zone_file_name(geometry, number), flags, 0o666, dir_fd=directory)
     try:
         if geometry.is_conventional(number):
             os.ftruncate(descriptor, geometry.size_of(number))
+        elif number == geometry.nr_conventional:
+            os.ftruncate(descriptor, geometry.size_of(number))
+            os.ftruncate(descriptor, 0)
+    except OSError as exc:
+        os.close(descriptor)
+        if not is_too_large(exc):
+            raise
+        size = format_size(geometry.size_of(number))
+        raise UserError(f"a zone of {size} is larger than a file can be there: choose smaller zones") from None
     except BaseException:
         os.close(descriptor)
         raise

@@ -260,8 +260,10 @@ class FileCopier:
         # Never the lock of a source while that of the target is held: it may be the earlier zone.
         locks.release_all()
         if error is not None and (stopped is not target or result.source_failed):
+            because = "" if result.source_failed else f"a copy from it to {target.name} failed: "
             with stopped.lock:
-                changed.append((stopped, self._repair.recover(stopped, error, was_write=False)))
+                verdict = self._repair.recover(stopped, error, was_write=False, because=because)
+                changed.append((stopped, verdict))
         return result, changed
 
     def _account_for_reading(self, sources: Sequence[Source], result: CopyResult) -> ZoneFile:

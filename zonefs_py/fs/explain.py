@@ -73,8 +73,8 @@ _FIXED: dict[type[ZonefsError], Explanation] = {
     ReadOnlyFilesystem: Explanation(
         "The file system is read-only: by mount option, or after an I/O error with errors=remount-ro.",
         f"{ZONEFS_DOC}, I/O error handling",
-        "look in the log for an I/O error; 'mount -o remount,rw' makes it writable again, and errors=repair or"
-        " errors=zone-ro keep one bad zone from doing this",
+        "look in the log for an I/O error; 'mount -o remount,rw' (after 'zonefs-py install-mount-helper') or a new"
+        " mount makes it writable again, and errors=repair or errors=zone-ro keep one bad zone from doing this",
     ),
     TooManyWriteOpenFiles: Explanation(
         "With explicit-open, no more sequential files can be open for writing than the device can have open zones.",

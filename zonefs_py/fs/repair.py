@@ -21,15 +21,16 @@ class Repair:
         self._device = device
         self._mount = mount
 
-    def recover(self, file: ZoneFile, error: DeviceError, *, was_write: bool) -> Verdict | None:
+    def recover(self, file: ZoneFile, error: DeviceError, *, was_write: bool, because: str = "") -> Verdict | None:
         """Bring the file (its lock is held) and the mount in line with its zone after *error*. Return what changed.
 
-        Kernel zonefs: zonefs_io_error.
+        *because* is what the log says before the error, where that may be another file's. Kernel zonefs:
+        zonefs_io_error.
         """
         if file.lost or self._mount.power_lost:
             return None
         policy = self._mount.options.errors
-        log.warning("%s: %s", file.name, error)
+        log.warning("%s: %s%s", file.name, because, error)
         try:
             zone = self._device.report_zones(file.number, 1)[0]
         except DeviceError as exc:

@@ -530,6 +530,16 @@ static const struct fuse_lowlevel_ops *change(const struct fuse_lowlevel_ops *op
 	return &changed;
 }
 
+/* What the mount table shows as the device, as an option of libfuse's. pyfuse3 takes no options but ASCII. */
+static char *source_option;
+
+static int add_source(struct fuse_args *args)
+{
+	int (*add)(struct fuse_args *, const char *) = libfuse("fuse_opt_add_arg");
+
+	return !source_option || (!add(args, "-o") && !add(args, source_option));
+}
+
 #if FUSE_VERSION >= FUSE_MAKE_VERSION(3, 17)
 EXPORT struct fuse_session *
 fuse_session_new_versioned(struct fuse_args *args, const struct fuse_lowlevel_ops *ops, size_t size,
@@ -538,6 +548,8 @@ fuse_session_new_versioned(struct fuse_args *args, const struct fuse_lowlevel_op
 	struct fuse_session *(*real)(struct fuse_args *, const struct fuse_lowlevel_ops *, size_t,
 				     struct libfuse_version *, void *) = libfuse("fuse_session_new_versioned");
 
+	if (!add_source(args))
+		return NULL;
 	return session = real(args, change(ops, size), sizeof(changed), version, userdata);
 }
 #else
@@ -547,6 +559,8 @@ fuse_session_new(struct fuse_args *args, const struct fuse_lowlevel_ops *ops, si
 	struct fuse_session *(*real)(struct fuse_args *, const struct fuse_lowlevel_ops *, size_t, void *) =
 		libfuse("fuse_session_new");
 
+	if (!add_source(args))
+		return NULL;
 	return session = real(args, change(ops, size), sizeof(changed), userdata);
 }
 #endif
@@ -757,6 +771,22 @@ static PyObject *door_reply_ioctl(PyObject *self, PyObject *args)
 	return PyLong_FromLong(fuse_reply_ioctl((fuse_req_t)(uintptr_t)req, 0, data, (size_t)size));
 }
 
+static PyObject *door_set_source(PyObject *self, PyObject *option)
+{
+	const char *text = PyBytes_AsString(option);
+	char *copy;
+
+	(void)self;
+	if (!text)
+		return NULL;
+	copy = strdup(text);
+	if (!copy)
+		return PyErr_NoMemory();
+	free(source_option);
+	source_option = copy;
+	Py_RETURN_NONE;
+}
+
 static PyObject *door_want_passthrough(PyObject *self, PyObject *wanted)
 {
 	(void)self;
@@ -917,6 +947,7 @@ static PyMethodDef methods[] = {
 	 "Register who gets open (request, node, flags, uid), and (request, handle, ...): read (offset, size, direct,"
 	 " memory), write (offset, data, direct, append, sync), copy_file_range (offset, handle, offset, length, flags),"
 	 " ioctl (command, flags, data, output size, uid, gid, pid)."},
+	{"set_source", door_set_source, METH_O, "Give libfuse's option fsname=, as bytes, to the next session."},
 	{"want_passthrough", door_want_passthrough, METH_O, "Ask for passthrough, or not, when a session begins."},
 	{"has_passthrough", door_has_passthrough, METH_NOARGS, "Whether the session has passthrough."},
 	{"open_backing", door_open_backing, METH_VARARGS, "Make a descriptor's file a backing file; return its id."},

@@ -76,6 +76,13 @@ PASSTHROUGH_BY: str = _door.PASSTHROUGH_BY
 """Who speaks passthrough with the kernel: ``libfuse`` (3.17 or newer), ``door`` (3.13 to 3.16), or nobody: empty."""
 
 
+def set_source(name: str) -> None:
+    """Say what the mount table shall show as the device, in whatever bytes; call it before ``pyfuse3.init``."""
+    # libfuse's options are separated by commas.
+    option = b"fsname=" + os.fsencode(name).replace(b"\\", rb"\\").replace(b",", rb"\,")
+    _door.set_source(option)
+
+
 def want_passthrough(wanted: bool) -> None:
     """Ask the kernel for passthrough, or do not; call it before ``pyfuse3.init``."""
     _door.want_passthrough(wanted)

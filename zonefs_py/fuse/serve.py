@@ -53,6 +53,7 @@ def serve(filesystem: Filesystem, mountpoint: str, options: FuseOptions, *, on_r
     passthrough = Passthrough(filesystem, options.passthrough)
     operations = Operations(filesystem, passthrough)
     door.want_passthrough(options.passthrough != "off")
+    door.set_source(filesystem.info.name)
     with _libfuse_complaints() as complaints:
         try:
             pyfuse3.init(operations, mountpoint, _session_options(filesystem, options))
@@ -76,10 +77,7 @@ def _only(exc: BaseException) -> BaseException:
 
 
 def _session_options(filesystem: Filesystem, options: FuseOptions) -> set[str]:
-    # pyfuse3 takes ASCII only. Then libfuse's own escapes: its options are separated by commas.
-    name = os.fsencode(filesystem.info.name).decode("ascii", "backslashreplace")
-    source = name.replace("\\", "\\\\").replace(",", "\\,")
-    chosen = {"default_permissions", f"fsname={source}", f"subtype={FILESYSTEM_SUBTYPE}", *options.kernel_flags}
+    chosen = {"default_permissions", f"subtype={FILESYSTEM_SUBTYPE}", *options.kernel_flags}
     if filesystem.options.read_only:
         chosen.add("ro")
     # The kernel's own file systems are there for everybody, and modes decide. A plain user's FUSE mount is not.

@@ -7,6 +7,8 @@ Without arguments: against the headers that pkg-config finds. DIR is a directory
 sid: the package is fetched from the mirror that APT is configured for, with lists and files in a temporary directory,
 and is not installed.
 
+The status is 0 if everything compiles, 1 if not, and 3 if headers could not be fetched.
+
 This compiles. That a version works is shown by running tests/fuse with it.
 """
 
@@ -31,6 +33,10 @@ class CheckError(Exception):
     """Something that the user must know, in one line."""
 
 
+class NotToBeHad(CheckError):
+    """Headers that cannot be fetched here: nothing is known of how `_door.c` gets on with them."""
+
+
 def run(*command: str | Path, environment: dict[str, str] | None = None, directory: Path | None = None) -> str:
     """Run *command*; return what it printed. Raises CheckError with all that it said if it fails."""
     done = subprocess.run(
@@ -50,15 +56,22 @@ def headers_below(directory: Path) -> Path:
 
 
 def configured_mirror() -> str:
-    """The address of the Debian mirror that APT uses. Raises CheckError."""
+    """The address of the Debian mirror that APT uses. Raises CheckError, NotToBeHad."""
     for line in run("apt-get", "indextargets", "--format", "$(SITE)").splitlines():
         if re.search(r"/debian/?$", line):
             return line
-    raise CheckError("APT has no Debian mirror; give directories instead of --debian")
+    raise NotToBeHad("APT has no Debian mirror; give directories instead of --debian")
 
 
 def fetch(suite: str, into: Path) -> Path:
-    """Unpack the headers of *suite*'s libfuse3 below *into*. Raises CheckError."""
+    """Unpack the headers of *suite*'s libfuse3 below *into*. Raises NotToBeHad."""
+    try:
+        return _fetch(suite, into)
+    except (CheckError, FileNotFoundError) as exc:
+        raise NotToBeHad(f"Debian {suite}: {exc}") from exc
+
+
+def _fetch(suite: str, into: Path) -> Path:
     lists, files = into / "lists" / "partial", into / "cache" / "archives" / "partial"
     for directory in (lists, files):
         directory.mkdir(parents=True)
@@ -112,7 +125,7 @@ def main() -> int:
                 print(f"libfuse {version} ({what}): compiles without a warning; nothing was run")
     except (CheckError, OSError) as exc:
         print(f"check_door: {exc}", file=sys.stderr)
-        return 1
+        return 3 if isinstance(exc, NotToBeHad) else 1
     return 0
 
 

@@ -31,7 +31,8 @@ MOST_GROWTH = 5 * MIB
 WARM_UP = 2
 """Phases in a daemon's life before its memory and descriptors are held against anything."""
 PHASES = 10
-"""In the life of a daemon."""
+"""In the life of a daemon, at least: more where they would last longer than `PHASE_SECONDS`."""
+PHASE_SECONDS = 60
 
 EXPECTED = {errno.EIO, errno.EROFS, errno.ENOSPC, errno.EFBIG, errno.EINVAL, errno.EBUSY, errno.ETOOMANYREFS}
 """What programs may be told: faults and remounts are under way. EINVAL: the write pointer has moved by a fault."""
@@ -60,7 +61,7 @@ class Soak:
         self.done: Counter[str] = Counter()
         """How often what was done. Roughly: who counts does not wait for others."""
         self.growth = 0
-        """The most bytes by which a daemon grew after it had warmed up."""
+        """The most bytes by which a daemon grew, at the end of any phase, after it had warmed up."""
         self._stop = threading.Event()
         self._failures: list[BaseException] = []
         self._idle_descriptors: int | None = None
@@ -72,7 +73,7 @@ class Soak:
     # Phases
 
     def run(self, lives: int, seconds: float) -> None:
-        """Do *lives* mounts of `PHASES` phases of *seconds* each. Raises Failed."""
+        """Do *lives* mounts that live for *seconds* each. Raises Failed."""
         try:
             for life in range(lives):
                 self._live(life, seconds)
@@ -84,14 +85,15 @@ class Soak:
                 raise Failed(f"{self.log}: {line}")
 
     def _live(self, life: int, seconds: float) -> None:
+        phases = max(PHASES, round(seconds / PHASE_SECONDS))
         run_command("mount", self.device, self.mount_point, "-o", f"errors=repair,log={self.log}")
         self.control = MountControl(self.mount_point)
         pid: int = self.control.statistics()["daemon"]["pid"]
         self._expect_descriptors("a fresh mount", self._idle_descriptors)
         self._idle_descriptors = self._daemon()["descriptors"]
         warm: dict[str, int] | None = None
-        for phase in range(1, PHASES + 1):
-            self._phase(random.Random(f"{self.seed} {life} {phase}"), seconds)
+        for phase in range(1, phases + 1):
+            self._phase(random.Random(f"{self.seed} {life} {phase}"), seconds / phases)
             if warm is not None:
                 self._expect_descriptors(f"phase {phase}", warm["descriptors"])
             now = self._daemon()
@@ -101,10 +103,13 @@ class Soak:
                 growth = now["resident"] - warm["resident"]
                 self.growth = max(self.growth, growth)
                 if growth > MOST_GROWTH:
-                    raise Failed(f"the daemon has grown by {growth >> 10} KiB to {now['resident'] >> 10} KiB")
+                    raise Failed(
+                        f"the daemon has grown by {growth >> 10} KiB from phase {WARM_UP} to {phase},"
+                        f" to {now['resident'] >> 10} KiB"
+                    )
             self.say(
-                f"{time.strftime('%H:%M:%S')} mount {life + 1}, phase {phase}: {now['resident'] >> 10} KiB resident,"
-                f" {now['descriptors']} descriptors, {now['threads']} threads;"
+                f"{time.strftime('%H:%M:%S')} mount {life + 1}, phase {phase} of {phases}:"
+                f" {now['resident'] >> 10} KiB resident, {now['descriptors']} descriptors, {now['threads']} threads;"
                 f" {', '.join(f'{count} {name}' for name, count in sorted(self.done.items()))}"
             )
         run_command("umount", self.mount_point)

@@ -25,7 +25,7 @@ from zonefs_py.device.snapshots import (
     list_snapshots,
     rollback_snapshot,
 )
-from zonefs_py.errors import DeviceFormatError, DeviceInUse, DeviceReadOnly, UserError
+from zonefs_py.errors import DeviceError, DeviceFormatError, DeviceInUse, DeviceReadOnly, UserError
 from zonefs_py.zone import Geometry, Zone, ZoneCondition, ZoneOp
 
 BLOCK = 4096
@@ -444,3 +444,40 @@ def test_a_hole_is_zeros(tmp_path: Path) -> None:
     with (tmp_path / "hole").open("rb") as hole, (tmp_path / "zeros").open("rb") as zeros:
         assert same_content(hole.fileno(), zeros.fileno())
         assert same_content(zeros.fileno(), hole.fileno())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, which alone can be led astray; run the tests as root")
+@pytest.mark.parametrize("instead", ["link", "theirs", "open to all", "not empty"])
+def test_root_writes_to_no_directory_but_its_own(instead: str, tmp_path: Path) -> None:
+    """Whoever owns a device can swap what root makes in it at any moment: so it is looked at once it is open."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir(mode=0o700)
+    parent = tmp_path / "snapshots"
+    parent.mkdir()
+    os.chown(parent, 65534, 65534)
+    descriptor = os.open(parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.close(building.make_directory(descriptor, "made"))
+        if instead == "link":
+            (parent / "swapped").symlink_to(elsewhere)
+        else:
+            (parent / "swapped").mkdir(mode=0o777 if instead == "open to all" else 0o700)
+        if instead == "theirs":
+            os.chown(parent / "swapped", 65534, 65534)
+        elif instead == "open to all":
+            (parent / "swapped").chmod(0o777)
+        elif instead == "not empty":
+            (parent / "swapped" / "seq-000001").symlink_to(elsewhere / "target")
+        with pytest.raises(UserError, match="swapped was changed by somebody else"):
+            building.open_made(descriptor, "swapped")
+    finally:
+        os.close(descriptor)
+
+
+def test_a_description_is_not_written_through_a_link(device: Path, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.write_text("precious")
+    (device / f".device.json.{os.getpid()}").symlink_to(target)
+    with open_device(device) as opened, pytest.raises(DeviceError, match="symbolic links"):
+        opened.force_condition(MIXED.nr_zones - 1, ZoneCondition.OFFLINE)
+    assert target.read_text() == "precious"

@@ -222,3 +222,27 @@ def test_nothing_is_left_when_it_is_interrupted(programs: Path, where: str, numb
     assert process.returncode != 0
     if number is not signal.SIGKILL:
         assert complaint.strip() == "zonefs-py: interrupted"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_no_job_is_left_when_it_is_interrupted(programs: Path, number: signal.Signals) -> None:
+    """However many states are mounted: each is told, and none waits for its check."""
+    check = "echo $$ > pid.$$.new; mv pid.$$.new pid.$$; exec sleep 1000"
+    process = subprocess.Popen(
+        [ZONEFS_PY, "crash", "--workload", "python3 good.py", "--check", check, "--jobs", "3", "--timeout", "900"],
+        cwd=programs,
+        env=command_environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+    def started() -> list[str]:
+        return [path.name.removeprefix("pid.") for path in programs.glob("pid.*") if path.suffix != ".new"]
+
+    wait_until("all jobs have started", lambda: len(started()) == 3)
+    process.send_signal(number)
+    process.communicate(timeout=60)
+    wait_until("everything is removed", lambda: list((programs / "tmp").iterdir()) == [])
+    assert_clean(programs)
+    assert [pid for pid in started() if Path(f"/proc/{pid}").exists()] == []

@@ -745,10 +745,12 @@ def plain() -> Iterator[PlainUser]:
             yield user
         finally:
             os.chmod("/dev/fuse", mode)
-            mounted = [path for path in directory.iterdir() if path.is_dir() and find_mount(str(path))]
+            # Root may not even look at them.
+            mounted = [path for path in directory.iterdir() if find_mount(str(path))]
             for path in mounted:
                 run("umount", "-l", path, check=False, timeout=COMMAND_SECONDS)
-            shutil.rmtree(runtime, ignore_errors=True)
+            for left in (runtime, *runtime.parent.glob(f"{runtime.name}-*")):
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def test_a_plain_user_can_do_it_all(plain: PlainUser, other: PlainUser) -> None:
@@ -878,20 +880,98 @@ def test_a_plain_user_cannot_mount_just_anywhere(plain: PlainUser, site: Site) -
     assert not is_mounted(rootless)
 
 
+def mount_of(plain: PlainUser, mnt: Path) -> int:
+    """Mount a device of the user's at *mnt*, a new one the first time; return the daemon's pid."""
+    if not (plain.directory / "disk").exists():
+        plain.zonefs_py("create", "disk", "--zones", "4", "--zone-size", "256K")
+        plain.zonefs_py("mkfs", "disk")
+    done = plain.zonefs_py("mount", "disk", mnt, "-o", "log=daemon.log")
+    assert (done.returncode, done.stderr) == (0, "")
+    return pid_of(plain, mnt)
+
+
+def pid_of(plain: PlainUser, mnt: Path) -> int:
+    """The pid of the daemon of the user's mount at *mnt*, as the daemon says to them, and to root."""
+    asked = [plain.zonefs_py("info", mnt, "--format", "json"), zonefs_py("info", mnt, "--format", "json")]
+    (pid,) = {json.loads(done.stdout)["mount"]["pid"] for done in asked}
+    assert isinstance(pid, int)
+    return pid
+
+
+def unmount_of(plain: PlainUser, mnt: Path, pid: int) -> None:
+    """Unmount it: the daemon has ended by then, and had nothing to complain of."""
+    done = plain.zonefs_py("umount", mnt)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not runs(pid)
+    log = (plain.directory / "daemon.log").read_text()
+    assert log.endswith(f"{mnt}: unmounted\n")
+    assert "ERROR" not in log
+
+
 def test_somebody_else_made_the_directory_of_the_socket_first(plain: PlainUser) -> None:
-    """In /tmp anybody can: then nothing is mounted, and the user is told in one line."""
+    """In /tmp anybody can. It keeps nobody from mounting, nor does anything go there."""
     mnt = plain.make_directory("mnt")
-    plain.zonefs_py("create", "disk", "--zones", "4", "--zone-size", "256K")
-    plain.zonefs_py("mkfs", "disk")
     trap = Path(f"/tmp/zonefs-py-{PLAIN_UID}")
     trap.mkdir(mode=0o777)
+    decoy = Path(f"/tmp/zonefs-py-{PLAIN_UID}-0")
+    decoy.symlink_to(trap)
     try:
-        done = plain.zonefs_py("mount", "disk", "mnt", "-o", "log=daemon.log")
-        assert not is_mounted(mnt)
-        refused(done, str(trap))
+        pid = mount_of(plain, mnt)
+        own = [path for path in trap.parent.glob(f"{trap.name}-*") if path != decoy]
+        assert len(own) == 1
+        assert (own[0].stat().st_uid, stat.S_IMODE(own[0].stat().st_mode)) == (PLAIN_UID, 0o700)
+        unmount_of(plain, mnt, pid)
+        # The next one goes to the same place.
+        unmount_of(plain, mnt, mount_of(plain, mnt))
+        assert [path for path in trap.parent.glob(f"{trap.name}-*") if path != decoy] == own
         assert not list(trap.iterdir())
+        assert not list(own[0].iterdir())
     finally:
+        decoy.unlink()
         shutil.rmtree(trap)
+
+
+@pytest.mark.parametrize("begins", [True, False], ids=["begins", "ends"])
+def test_a_session_comes_and_goes(plain: PlainUser, begins: bool) -> None:
+    """Whoever is asked for the daemon finds it, whether its user is logged in then, or was when it was mounted."""
+    mnt = plain.make_directory("mnt")
+    session = Path(f"/run/user/{PLAIN_UID}")
+    assert not session.exists()
+    made = not session.parent.exists()
+
+    def log_in() -> None:
+        session.mkdir(mode=0o700, parents=True)
+        os.chown(session, PLAIN_UID, PLAIN_UID)
+
+    try:
+        if begins:
+            pid = mount_of(plain, mnt)
+            log_in()
+        else:
+            log_in()
+            pid = mount_of(plain, mnt)
+            shutil.rmtree(session)
+        assert pid_of(plain, mnt) == pid
+        unmount_of(plain, mnt, pid)
+    finally:
+        shutil.rmtree(session, ignore_errors=True)
+        if made:
+            session.parent.rmdir()
+
+
+def test_the_directory_of_the_socket_goes(plain: PlainUser) -> None:
+    """Then nobody can ask the daemon, but it serves, and ends as always."""
+    mnt = plain.make_directory("mnt")
+    pid = mount_of(plain, mnt)
+    shutil.rmtree(f"/tmp/zonefs-py-{PLAIN_UID}")
+    refused(plain.zonefs_py("info", mnt), "its control socket", "does not answer")
+    assert plain.run("ls", "mnt/seq").stdout.split() == ["0", "1", "2"]
+    done = plain.zonefs_py("umount", mnt)
+    assert (done.returncode, done.stderr) == (0, "")
+    wait_until("the daemon ends", lambda: not runs(pid))
+    log = (plain.directory / "daemon.log").read_text()
+    assert log.endswith(f"{mnt}: unmounted\n")
+    assert "ERROR" not in log
 
 
 def test_modes_decide_on_a_mount_of_root(site: Site, plain: PlainUser) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from zonefs_py.config import FILESYSTEM_TYPE
 from zonefs_py.control.mounts import MountEntry, find_mount, find_mounts_of
-from zonefs_py.control.socket_path import check_runtime_directory, runtime_directory, socket_path
+from zonefs_py.control.socket_path import check_runtime_directory, socket_path
 from zonefs_py.device.fault_rules import FaultRule, describe_rule
 from zonefs_py.device.power_cut import PowerCut, ZoneLoss, parse_keep
 from zonefs_py.device.stack import read_scenario
@@ -67,7 +67,7 @@ def ask_daemon(mount: MountEntry, request: dict[str, Any]) -> Any:
         where = mount.mountpoint
         raise MountError(f"{where} is a mount of user {mount.user_id}: only they and root may ask its daemon")
     try:
-        check_runtime_directory(runtime_directory(mount.user_id), mount.user_id)
+        check_runtime_directory(path.parent, mount.user_id)
         answer = _exchange(path, request)
     except (OSError, ValueError) as exc:
         reason = exc.strerror if isinstance(exc, OSError) and exc.strerror else str(exc)

@@ -6,7 +6,6 @@ it is answered with an error, or the connection is closed.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
 import logging
@@ -25,7 +24,7 @@ from zonefs_py import __version__
 from zonefs_py.config import FILESYSTEM_TYPE, ErrorsPolicy
 from zonefs_py.control import live
 from zonefs_py.control.mounts import MountEntry, find_mount
-from zonefs_py.control.socket_path import make_runtime_directory, socket_path, sockets_locked
+from zonefs_py.control.socket_path import make_runtime_directory, remove_socket, socket_name, sockets_locked
 from zonefs_py.device.description import shorten
 from zonefs_py.errors import MountError, UserError, ZonefsError
 from zonefs_py.fs.describe import (
@@ -252,10 +251,8 @@ class ControlServer(socketserver.ThreadingUnixStreamServer):
         self.socket.shutdown(socket.SHUT_RDWR)
         waiter.join()
         self.server_close()
-        with sockets_locked(self._path.parent), contextlib.suppress(FileNotFoundError):
-            # The kernel may have given our mount's device number, and so this name, to a new mount already.
-            if self._path.lstat().st_ino == self._inode:
-                self._path.unlink()
+        # The kernel may have given our mount's device number, and so this name, to a new mount already.
+        remove_socket(self._path, os.geteuid(), self._inode)
 
 
 def start(filesystem: Filesystem, mountpoint: str, options: Callable[[], str], fuse: dict[str, Any]) -> ControlServer:
@@ -263,5 +260,4 @@ def start(filesystem: Filesystem, mountpoint: str, options: Callable[[], str], f
     mount = find_mount(mountpoint)
     if mount is None or mount.type != FILESYSTEM_TYPE:
         raise MountError(f"{mountpoint} has vanished")
-    make_runtime_directory()
-    return ControlServer(socket_path(mount), Control(filesystem, mount, options, fuse))
+    return ControlServer(make_runtime_directory() / socket_name(mount), Control(filesystem, mount, options, fuse))

@@ -63,6 +63,30 @@ def build_device(path: str | os.PathLike[str], description: DeviceDescription, *
         raise
 
 
+def make_directory(parent: int, name: str) -> int:
+    """Make the directory *name* in *parent*, an open directory, and return it open. For now it is this user's alone.
+
+    Whoever owns *parent* can put something else in its place, to have root write there. Raises UserError then, OSError.
+    """
+    os.mkdir(name, 0o700, dir_fd=parent)
+    return open_made(parent, name)
+
+
+def open_made(parent: int, name: str) -> int:
+    """Open the directory *name* in *parent* that this user has just made. Raises UserError if it is not that one."""
+    try:
+        made = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+    except OSError as exc:
+        raise UserError(f"{name} was changed by somebody else meanwhile ({exc.strerror})") from None
+    # What nobody else could write to, and has nothing in it, holds nothing that leads elsewhere.
+    status = os.fstat(made)
+    theirs = os.fstat(parent).st_uid != os.geteuid()
+    if theirs and (status.st_uid != os.geteuid() or status.st_mode & 0o077 or os.listdir(made)):
+        os.close(made)
+        raise UserError(f"{name} was changed by somebody else meanwhile")
+    return made
+
+
 def make_zone_file(directory: int, geometry: Geometry, number: int) -> int:
     """Make zone *number*'s file in *directory*, open it for writing and return the descriptor.
 
@@ -109,9 +133,8 @@ def build_replacement(
     """
     with naming_errors(path):
         _remove_unfinished(directory)
-        os.mkdir(UNFINISHED, dir_fd=directory)
+        replacement = make_directory(directory, UNFINISHED)
         try:
-            replacement = os.open(UNFINISHED, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)
             try:
                 yield replacement
                 write_description(replacement, description, sync=sync)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zonefs_py.device import host_copy
-from zonefs_py.device.building import build_replacement, finish_replacement, make_zone_file
+from zonefs_py.device.building import build_replacement, finish_replacement, make_directory, make_zone_file
 from zonefs_py.device.description import DeviceDescription
 from zonefs_py.device.directory import lock_and_check, open_directory
 from zonefs_py.device.directory_lock import lock_directory
@@ -371,9 +371,8 @@ def _open_snapshot(directory: int, path: Path, name: str) -> Iterator[_Opened]:
 def _unfinished(snapshots: int) -> Iterator[int]:
     """Give a new directory to make a snapshot in, and remove it if that fails."""
     _remove(snapshots, _UNFINISHED)
-    os.mkdir(_UNFINISHED, dir_fd=snapshots)
+    unfinished = make_directory(snapshots, _UNFINISHED)
     try:
-        unfinished = os.open(_UNFINISHED, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=snapshots)
         try:
             yield unfinished
         finally:

@@ -189,7 +189,9 @@ class DirectoryStore:
 def write_description(directory: int, description: DeviceDescription, *, sync: bool = True) -> None:
     """Replace device.json in *directory* (an open descriptor) as a whole, durably if *sync*. Raises OSError."""
     temporary = f".{DESCRIPTION_NAME}.{os.getpid()}"
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666, dir_fd=directory)
+    # Root may write to what is somebody else's: a link of that name leads nowhere.
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(temporary, flags, 0o666, dir_fd=directory)
     try:
         with open(descriptor, "w", encoding="utf-8") as file:
             file.write(format_description(description))

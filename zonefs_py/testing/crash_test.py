@@ -288,27 +288,31 @@ def check_all(
     jobs = max(1, min(jobs, len(selected)))
     lowest = mmap.mmap(-1, 8)  # shared with the workers
     lowest[:] = _NONE_FAILED.to_bytes(8, "little")
-    lifeline, hold = os.pipe()
     reader, writer = os.pipe()
     sys.stdout.flush()
     sys.stderr.flush()
     workers = []
+    holds: list[int] = []
     try:
         for first in range(jobs):
+            # Each has its own: one process only is told of the end of a pipe (`die_with`).
+            lifeline, hold = os.pipe()
+            holds.append(hold)
             child = os.fork()
             if child == 0:
-                os.close(hold)
-                os.close(reader)
+                for descriptor in (*holds, reader):
+                    os.close(descriptor)
                 _work(test, selected, directory, range(first, len(selected), jobs), lowest, writer, lifeline)
+            os.close(lifeline)
             workers.append(child)
         os.close(writer)
         writer = -1
         return _collect(reader, directory, progress)
     finally:
-        for descriptor in (reader, writer, lifeline, hold):
+        for descriptor in (reader, writer, *holds):
             if descriptor >= 0:
                 os.close(descriptor)
-        # With the lifeline gone they end, and what they have mounted with them.
+        # With their lifelines gone they end, and what they have mounted with them.
         for child in workers:
             os.waitpid(child, 0)
         lowest.close()

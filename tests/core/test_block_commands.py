@@ -2,51 +2,56 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.device.test_blockdev import NODE
+from tests.device import block_nodes
 
 from .test_stack_commands import refused
 
-pytestmark = pytest.mark.skipif(NODE is None, reason="this machine shows no block device")
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A block device that cannot suffer, if it should not be refused."""
+    with block_nodes.harmless_node(tmp_path_factory.mktemp("node")) as path:
+        yield path
 
 
 @pytest.mark.parametrize(
-    "words",
+    "text",
     [
-        ["report", NODE],
-        ["info", NODE],
-        ["mkfs", NODE],
-        ["zone", "reset", NODE, "1"],
-        ["zone", "readonly", NODE, "1"],
-        ["blkcopy", NODE, "--range", "0:4K", "--to", "1M"],
-        ["report", f"linear:{NODE}"],
+        "report NODE",
+        "info NODE",
+        "mkfs NODE",
+        "zone reset NODE 1",
+        "zone readonly NODE 1",
+        "blkcopy NODE --range 0:4K --to 1M",
+        "report linear:NODE",
     ],
-    ids=lambda words: " ".join(map(str, words)),
 )
-def test_commands_refuse_it(words: list[object]) -> None:
-    assert f"{NODE} is a block device without zones" in refused(*words)
+def test_commands_refuse_it(node: Path, text: str) -> None:
+    assert f"{node} is a block device without zones" in refused(*text.replace("NODE", str(node)).split())
 
 
-def test_a_mount_refuses_it(tmp_path: Path) -> None:
+def test_a_mount_refuses_it(node: Path, tmp_path: Path) -> None:
     # In the foreground: what is forked off inherits what pytest has made of the standard descriptors.
-    assert "is a block device without zones" in refused("mount", "--foreground", NODE, tmp_path)
+    assert "is a block device without zones" in refused("mount", "--foreground", node, tmp_path)
 
 
-def test_limits_are_those_of_a_mount() -> None:
-    assert f"{NODE} is a device: limits are those of a mount" in refused("limits", NODE)
+def test_limits_are_those_of_a_mount(node: Path) -> None:
+    assert f"{node} is a device: limits are those of a mount" in refused("limits", node)
 
 
-def test_an_emulated_device_is_made_in_a_directory() -> None:
-    assert f"{NODE} is not a directory" in refused("create", NODE, "--zones", 4, "--zone-size", "1M")
+def test_an_emulated_device_is_made_in_a_directory(node: Path) -> None:
+    assert f"{node} is not a directory" in refused("create", node, "--zones", 4, "--zone-size", "1M")
 
 
-def test_unmounting_takes_a_mount_point() -> None:
-    assert f"{NODE} is not mounted" in refused("umount", NODE)
+def test_unmounting_takes_a_mount_point(node: Path) -> None:
+    assert f"{node} is not mounted" in refused("umount", node)
 
 
-def test_copies_are_between_files(tmp_path: Path) -> None:
-    assert f"{NODE} is not a regular file" in refused("copy", NODE, tmp_path / "file")
+def test_copies_are_between_files(node: Path, tmp_path: Path) -> None:
+    assert f"{node} is not a regular file" in refused("copy", node, tmp_path / "file")
     assert not (tmp_path / "file").exists()

@@ -392,7 +392,7 @@ def test_mkfs_resets_sequential_zones_and_finishes_zone_0(tmp_path: Path) -> Non
     path = tmp_path / "d"
     run("create", path, "--zones", 4, "--zone-size", "64K")
     (path / "seq-000002").write_bytes(bytes(8192))
-    run("mkfs", path)
+    run("mkfs", "-f", path)
     assert conditions(path) == "fu em em em"
     assert (path / "seq-000000").stat().st_size == 64 * KIB
 
@@ -404,6 +404,36 @@ def test_mkfs_refuses_a_device_that_holds_something(device: Path) -> None:
         assert "zonefs file system (label 'precious'" in refused("mkfs", device)
     run("mkfs", device, "-f")
     assert (device / "seq-000003").stat().st_size == 0
+
+
+@pytest.mark.parametrize(
+    ("conventional", "written", "words"),
+    [
+        (2, {3: 4096}, "holds data in zone 3; -f"),
+        (2, {3: 4096, 5: 64 * KIB, 7: 4096}, "holds data in 3 sequential zones, of which 3 is the first; -f"),
+        (0, {0: 4096}, "holds data in zone 0; -f"),
+    ],
+)
+def test_mkfs_refuses_data_in_any_zone(conventional: int, written: dict[int, int], words: str, tmp_path: Path) -> None:
+    """Even if nothing but zeros is at the start of the device."""
+    path = tmp_path / "d"
+    run("create", path, "--zones", 8, "--conventional", conventional, "--zone-size", "64K")
+    for number, size in written.items():
+        (path / f"seq-{number:06d}").write_bytes(bytes(size))
+    with unchanged(path):
+        assert words in refused("mkfs", path)
+    result = call(mkzonefs_module.main, path)
+    assert (result.status, result.err) == (0, ""), "as zonefs-tools' command"
+    assert set(conditions(path).split()[1:]) <= {"nw", "em"}
+
+
+def test_mkfs_takes_a_device_with_broken_zones(device: Path) -> None:
+    """It leaves them alone, whatever is in them."""
+    (device / "seq-000004").write_bytes(bytes(4096))
+    run("zone", "readonly", device, 4)
+    run("zone", "offline", device, 5)
+    run("mkfs", device)
+    assert (device / "seq-000004").stat().st_size == 4096
 
 
 @pytest.mark.parametrize(

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.device.test_blockdev import NODE, pretend
+from tests.device import block_nodes
+from tests.device.test_blockdev import pretend
 from zonefs_py.cli.main import main
 from zonefs_py.device.blockdev import open_block_device
-
-pytestmark = pytest.mark.skipif(NODE is None, reason="this machine shows no block device")
 
 COMMANDS = {
     "mkfs": ["mkfs", "{}"],
@@ -24,17 +24,23 @@ COMMANDS = {
 }
 
 
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A block device that cannot suffer, if it should not be refused."""
+    with block_nodes.harmless_node(tmp_path_factory.mktemp("node")) as path:
+        yield path
+
+
 @pytest.mark.parametrize("words", COMMANDS.values(), ids=COMMANDS)
 def test_the_package_is_named(
-    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    node: Path, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert NODE is not None
     directory = tmp_path / "directory"
     directory.mkdir()
     assert open_block_device.__kwdefaults__ is not None
     monkeypatch.setitem(open_block_device.__kwdefaults__, "library", "libnonesuch.so.2")
-    monkeypatch.setitem(open_block_device.__kwdefaults__, "sysfs", pretend(tmp_path, NODE))
-    assert main([word.format(NODE, directory=directory) for word in words]) == 1
+    monkeypatch.setitem(open_block_device.__kwdefaults__, "sysfs", pretend(tmp_path, node))
+    assert main([word.format(node, directory=directory) for word in words]) == 1
     shown = capfd.readouterr()
     assert shown.out == ""
     assert shown.err.startswith("zonefs-py: ")

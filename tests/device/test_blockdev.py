@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,27 +13,27 @@ from zonefs_py.device.blockdev import is_block_device, open_block_device
 from zonefs_py.device.stack import open_stack
 from zonefs_py.errors import DeviceFormatError, DeviceInUse, DeviceReadOnly, UserError
 
+from . import block_nodes
 from .test_sysfs import DISK
 
 
-def find_block_device() -> Path | None:
-    """A device of this machine's, with its node under the kernel's name."""
-    for entry in sorted(Path("/sys/class/block").glob("*")):
-        node = Path("/dev") / entry.name
-        if is_block_device(node) and (entry / "queue" / "zoned").exists():
-            return node
-    return None
-
-
-NODE = find_block_device()
-pytestmark = pytest.mark.skipif(NODE is None, reason="this machine shows no block device")
-
-
-@pytest.fixture
+@pytest.fixture(scope="module")
 def node() -> Path:
     """A block device without zones. Nothing is done to it."""
-    assert NODE is not None
-    return NODE
+    found = block_nodes.find_block_device()
+    if found is None:
+        pytest.skip("this machine shows no block device without zones")
+    return found
+
+
+def test_no_test_is_made_on_a_zoned_drive(tmp_path: Path) -> None:
+    """Some other test may hand a device to mkfs, in the belief that it is refused."""
+    for name, model in {"sda": "host-managed", "sdb": "host-aware", "sdc": "none", "sdd": "a newer word"}.items():
+        queue = tmp_path / "class" / "block" / name / "queue"
+        queue.mkdir(parents=True)
+        (queue / "zoned").write_text(model + "\n")
+    (tmp_path / "class" / "block" / "sdc1").mkdir()
+    assert block_nodes.names_without_zones(tmp_path) == ["sdc"]
 
 
 def pretend(root: Path, node: Path, partition: bool = False, **changed: str) -> Path:
@@ -124,13 +123,10 @@ def test_a_device_that_the_kernel_does_not_show(node: Path, tmp_path: Path) -> N
 @pytest.fixture
 def loop_device(tmp_path: Path) -> Iterator[Path]:
     """A block device that nobody else uses."""
-    if os.geteuid() != 0 or not Path("/dev/loop-control").exists():
+    if not block_nodes.can_make_loop_devices():
         pytest.skip("making a loop device needs root and the kernel's loop driver")
-    image = tmp_path / "image"
-    image.write_bytes(bytes(1 << 20))
-    made = subprocess.run(["losetup", "--find", "--show", image], capture_output=True, text=True, check=True)
-    yield Path(made.stdout.strip())
-    subprocess.run(["losetup", "--detach", made.stdout.strip()], check=True)
+    with block_nodes.loop_device(tmp_path / "image") as path:
+        yield path
 
 
 @pytest.mark.parametrize("read_only", [True, False])

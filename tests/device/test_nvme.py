@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from zonefs_py.device.base import ZonedDevice
 from zonefs_py.device.linear import LinearDevice
 from zonefs_py.device.linear_table import Slice
 from zonefs_py.device.memory import MemoryDevice
@@ -100,6 +101,24 @@ def test_it_is_the_other_device_but_for_copies(setup: Setup) -> None:
     assert zone_of(setup.memory, 5).condition is ZoneCondition.OFFLINE
     setup.device.close()
     assert setup.below.closed
+
+
+class SlowToRead(FailingDevice):
+    """Has nothing at hand."""
+
+    def read_into_now(self, offset: int, buffer: memoryview) -> bool:
+        return False
+
+
+def test_a_read_that_must_not_wait_does_not(setup: Setup) -> None:
+    def at_hand(below: ZonedDevice) -> bool:
+        return NvmeDevice(below, setup.namespace, read_support(setup.namespace, BLOCK)).read_into_now(ZONE, buffer)
+
+    buffer = memoryview(bytearray(BLOCK))
+    assert not at_hand(SlowToRead(setup.memory))
+    assert bytes(buffer) == bytes(BLOCK)
+    assert at_hand(setup.memory)
+    assert bytes(buffer) == pattern(ZONE, BLOCK)
 
 
 def test_a_copy_is_one_command(setup: Setup) -> None:

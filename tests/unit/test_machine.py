@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tools.machine import initramfs
 from tools.machine.errors import VmError
-from tools.machine.packages import GOOD_QEMU, Cache, _version_key
+from tools.machine.packages import GOOD_QEMU, Cache, _version_key, write_starters
 from tools.machine.protocol import Decoder, frame
 from tools.machine.qemu import zns_arguments
 from tools.machine.server import KEPT_SECONDS, _claim, _remove_old
@@ -213,3 +213,22 @@ def test_an_old_qemu_is_passed_over(
         make_qemu(paths["unpacked"], unpacked)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
     assert Cache(tmp_path)._program("qemu-system-x86_64") == (paths[chosen] if chosen else None)
+
+
+def test_unpacked_programs_do_not_need_those_of_the_system(tmp_path: Path) -> None:
+    """Debian 12's depmod is a link to /bin/kmod, which is not there if kmod is not installed."""
+    for name, text in {"bin/kmod": 'echo "${0##*/} $1 $LD_LIBRARY_PATH"', "usr/bin/setpriv": "exit 7"}.items():
+        program = tmp_path / name
+        program.parent.mkdir(parents=True)
+        program.write_text(f"#!/bin/sh\n{text}\n")
+        program.chmod(0o755)
+    (tmp_path / "sbin").mkdir()
+    (tmp_path / "sbin/depmod").symlink_to("/bin/kmod")
+    (tmp_path / "bin/lsmod").symlink_to("kmod")
+    write_starters(tmp_path)
+    moved = tmp_path.rename(tmp_path.with_name("moved"))
+    for name in ("depmod", "lsmod", "kmod"):
+        shown = subprocess.run([moved / "run" / name, "-b"], capture_output=True, text=True, check=True).stdout
+        assert shown.startswith(f"{name} -b {moved}/run/../usr/lib/")
+    assert subprocess.run([moved / "run/setpriv"], check=False).returncode == 7
+    moved.rename(tmp_path)

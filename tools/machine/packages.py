@@ -164,23 +164,36 @@ class Cache:
         for archive in apt.download_with_libraries(missing):
             _checked(["dpkg", "-x", str(archive), str(target)])
             archive.unlink()
-        starters = target / "run"
-        starters.mkdir(exist_ok=True)
-        # Whoever copies the cache need not write them anew.
-        here = '"${0%/*}/.."'
-        libraries = ":".join(f"{here}/{part}" for part in ("usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"))
-        for name in (*PROGRAMS, "modprobe", "depmod", "lsmod", "insmod", "rmmod", "modinfo"):
-            for directory in ("usr/bin", "bin", "usr/sbin", "sbin"):
-                program = target / directory / name
-                if os.path.lexists(program):
-                    starter = starters / name
-                    if name == "busybox":
-                        shutil.copy2(program, starter)
-                    else:
-                        command = f"LD_LIBRARY_PATH={libraries} exec {here}/{directory}/{name}"
-                        starter.write_text(f'#!/bin/sh\n{command} "$@"\n')
-                    starter.chmod(0o755)
-                    break
+        write_starters(target)
+
+
+def write_starters(target: Path) -> None:
+    """Write ``run/NAME`` for each program that is unpacked in *target*: it starts it with the libraries there."""
+    starters = target / "run"
+    starters.mkdir(exist_ok=True)
+    # Whoever copies the cache need not write them anew.
+    here = '"${0%/*}/.."'
+    libraries = ":".join(f"{here}/{part}" for part in ("usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"))
+    for name in (*PROGRAMS, "modprobe", "depmod", "lsmod", "insmod", "rmmod", "modinfo"):
+        for directory in ("usr/bin", "bin", "usr/sbin", "sbin"):
+            program = target / directory / name
+            if os.path.lexists(program):
+                _keep_inside(program, target)
+                starter = starters / name
+                if name == "busybox":
+                    shutil.copy2(program, starter)
+                else:
+                    command = f"LD_LIBRARY_PATH={libraries} exec {here}/{directory}/{name}"
+                    starter.write_text(f'#!/bin/sh\n{command} "$@"\n')
+                starter.chmod(0o755)
+                break
+
+
+def _keep_inside(program: Path, target: Path) -> None:
+    """Make *program*, if it is a link to an absolute path, one to that path in *target*: the system may not have it."""
+    if program.is_symlink() and os.path.isabs(leads_to := os.readlink(program)):
+        program.unlink()
+        program.symlink_to(os.path.relpath(target / leads_to.lstrip("/"), program.parent))
 
 
 class _Apt:

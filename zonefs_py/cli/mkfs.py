@@ -30,7 +30,8 @@ def mkfs(device: str, force: bool, verbose: bool, features: tuple[str, ...], lab
     DEVICE is the path of a device, or the text of a stack of devices such as linear:a.zbd+b.zbd.
 
     Resets all sequential zones, so that all data is lost, and writes the superblock of Linux's zonefs. A device that
-    holds something already is refused without -f.
+    holds something already is refused without -f: a format that is known, anything else where such formats begin, or
+    data in any sequential zone. Conventional zones are not read further than that.
 
     \b
     Features:
@@ -42,14 +43,24 @@ def mkfs(device: str, force: bool, verbose: bool, features: tuple[str, ...], lab
     make_filesystem(device, features, label, force=force, verbose=verbose)
 
 
-def make_filesystem(path: str, features: tuple[str, ...], label: str, *, force: bool, verbose: bool) -> None:
-    """Format the device *path* as the options say. Raises UserError, DeviceError, OSError."""
+def make_filesystem(
+    path: str, features: tuple[str, ...], label: str, *, force: bool, verbose: bool, only_formats: bool = False
+) -> None:
+    """Format the device *path* as the options say.
+
+    Without *force* it must hold nothing; with *only_formats* data in zones is nothing, as long as no format begins the
+    device. Raises UserError, DeviceError, OSError.
+    """
     options = FormatOptions(label=label)
     for text in features:
         options = parse_format_options(text, options)
     with naming(path), open_stack(path) as device:
-        if not force and (content := find_content(device)) is not None:
-            raise UserError(f"{path} holds {content}; -f formats it all the same")
+        if not force:
+            content = find_content(device)
+            if content is None and not only_formats:
+                content = find_data(device)
+            if content is not None:
+                raise UserError(f"{path} holds {content}; -f formats it all the same")
         with SlowProgress(device.info.nr_zones, "resetting zones") as progress:
             superblock = format_device(device, options, progress=progress)
         if verbose:
@@ -57,7 +68,7 @@ def make_filesystem(path: str, features: tuple[str, ...], label: str, *, force: 
 
 
 def find_content(device: ZonedDevice) -> str | None:
-    """Return what *device* holds in a few words, None if nothing. Raises DeviceError."""
+    """Return in a few words what the start of *device* shows that it holds, None if nothing. Raises DeviceError."""
     first = device.report_zones(0, 1)[0]
     if first.condition is ZoneCondition.OFFLINE:
         return None  # it cannot be read, and formatting will be refused
@@ -66,6 +77,17 @@ def find_content(device: ZonedDevice) -> str | None:
         # Past a write pointer a device shows what it likes: null_blk, ones.
         size = min(size, first.data_size)
     return identify_content(device.read(0, size)) if size else None
+
+
+def find_data(device: ZonedDevice) -> str | None:
+    """Return in a few words in which sequential zones *device* holds data, None if in none. Raises DeviceError."""
+    # Zones that do not tell are read-only or offline, and formatting leaves them alone.
+    written = [zone.number for zone in device.report_zones() if not zone.is_conventional and zone.data_size]
+    if not written:
+        return None
+    if len(written) == 1:
+        return f"data in zone {written[0]}"
+    return f"data in {len(written)} sequential zones, of which {written[0]} is the first"
 
 
 def _show(device: ZonedDevice, superblock: Superblock) -> None:

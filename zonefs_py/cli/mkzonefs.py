@@ -22,6 +22,8 @@ from zonefs_py.cli.parameters import PATH, features_option, label_option
 def mkzonefs(device: str, force: bool, verbose: bool, features: tuple[str, ...], label: str) -> None:
     """Format a device with zonefs.
 
+    All data in sequential zones is lost, whether asked with -f or not: only the start of the device is looked at.
+
     \b
     Features:
       aggr_cnv    one file for each run of conventional zones (default: one for each zone)
@@ -29,7 +31,8 @@ def mkzonefs(device: str, force: bool, verbose: bool, features: tuple[str, ...],
       gid=GID     group of the files (default 0)
       perm=OCTAL  permissions of the files (default 640)
     """
-    make_filesystem(device, features, label, force=force, verbose=verbose)
+    # As the command of zonefs-tools: its -f is about formats, and scripts give it drives with data in their zones.
+    make_filesystem(device, features, label, force=force, verbose=verbose, only_formats=True)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -173,6 +173,9 @@ class NvmeDevice(ZonedDevice):
     def read_into(self, offset: int, buffer: memoryview) -> None:
         self._below.read_into(offset, buffer)
 
+    def read_into_now(self, offset: int, buffer: memoryview) -> bool:
+        return self._below.read_into_now(offset, buffer)
+
     def flush(self, number: int | None = None) -> None:
         self._below.flush(number)
 

@@ -122,7 +122,16 @@ STATUS_RULES: dict[int, StatusRule] = {
     0x286: StatusRule("Access Denied"),
     0x287: StatusRule("Deallocated or Unwritten Logical Block", blame=Blame.SOURCE),
 }
-"""Every status that a Copy command is known to end with, but for success."""
+"""Every status that a Copy command is known to end with, but for success.
+
+Which errno a status becomes is our choice where the kernel has none: it answers no copies by commands like these.
+
+- An exhausted limit and a full namespace have the errno that the block layer gives a write that meets them:
+  EOVERFLOW, ETOOMANYREFS, ENOSPC.
+- Everything else is EIO, also what says that the command was wrong (0x002, 0x183 and others): limits and the write
+  pointer were checked before it was sent, so a controller that says so contradicts what it has said of itself. The
+  caller did nothing wrong that EINVAL could tell of, and another way of copying must not hide it.
+"""
 
 UNKNOWN_STATUS = StatusRule("a status that we do not know", progress=False)
 

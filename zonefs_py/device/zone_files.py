@@ -14,6 +14,7 @@ from zonefs_py.device import host_copy
 from zonefs_py.device.description import DeviceDescription, format_description
 from zonefs_py.device.descriptors import DescriptorCache
 from zonefs_py.device.emulated import Place
+from zonefs_py.device.host_files import read_fully
 from zonefs_py.errors import is_unsupported, would_wait
 from zonefs_py.zone import CopyMethod, Geometry
 
@@ -70,7 +71,7 @@ class DirectoryStore:
     def read_into(self, number: int, offset: int, buffer: memoryview) -> int:
         descriptor = self._descriptors.acquire(number)
         try:
-            return os.preadv(descriptor, [buffer], offset)
+            return read_fully(descriptor, buffer, offset)
         finally:
             self._descriptors.release(number)
 
@@ -80,14 +81,14 @@ class DirectoryStore:
         descriptor = self._descriptors.acquire(number)
         try:
             done = os.preadv(descriptor, [buffer], offset, os.RWF_NOWAIT)
-            # Short: this is where the file ends, or where the page cache does.
+            # Short: this is where the file ends, or where the page cache does, or a bad sector.
             if done < len(buffer) and offset + done < os.fstat(descriptor).st_size:
                 return None
             return done
         except OSError as exc:
             if is_unsupported(exc):
                 self._can_tell = False
-                return os.preadv(descriptor, [buffer], offset)
+                return read_fully(descriptor, buffer, offset)
             if would_wait(exc):
                 return None
             raise

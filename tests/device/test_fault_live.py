@@ -207,6 +207,35 @@ def test_a_rule_that_is_removed_lets_its_calls_go_on() -> None:
     assert device.rules == []
 
 
+def test_a_rule_that_is_removed_ends_its_delays() -> None:
+    _, device = faulty(
+        FaultRule(READ, DELAY, (0, 0), milliseconds=3_600_000), FaultRule(READ, DELAY, (1, 1), milliseconds=3_600_000)
+    )
+    first = Caller(lambda: device.read(0, BLOCK))
+    second = Caller(lambda: device.read(at(1), BLOCK))
+    wait_for(lambda: [status.fired for status in device.rules] == [1, 1])
+    device.remove_rule(2)
+    assert second.end() == bytes(BLOCK)
+    assert first.thread.is_alive()
+    device.remove_rules()
+    assert first.end() == bytes(BLOCK)
+
+
+@pytest.mark.parametrize("effect", [STUCK, DELAY])
+def test_a_rule_that_was_removed_makes_no_call_wait_that_it_has_struck(effect: Effect) -> None:
+    """The call is still busy with another rule then."""
+    milliseconds = 3_600_000 if effect is DELAY else 0
+    below, device = faulty(
+        FaultRule(WRITE, STUCK, (SEQ, SEQ)), FaultRule(WRITE, effect, (SEQ, SEQ), milliseconds=milliseconds)
+    )
+    caller = Caller(lambda: device.write(at(SEQ), blocks("a")))
+    wait_for(lambda: len(device.stuck) == 1)
+    device.remove_rule(2)
+    assert device.release() == 1
+    assert caller.end() == "done"
+    assert written(below, SEQ) == "a"
+
+
 def test_when_all_is_abandoned_nobody_waits() -> None:
     _, device = faulty(FaultRule(READ, STUCK, count=None), FaultRule(WRITE, DELAY, milliseconds=3_600_000, count=None))
     callers = [Caller(lambda: device.read(0, BLOCK)), Caller(lambda: device.write(0, blocks("a")))]

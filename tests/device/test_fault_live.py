@@ -320,6 +320,18 @@ def test_without_rules_the_calls_are_those_of_the_device_below() -> None:
     assert all(getattr(device, name) == getattr(below, name) for name in names)
 
 
+def test_rules_can_come_to_a_device_below_one_without_rules() -> None:
+    below = CopyingDevice(GEOMETRY)
+    inner = FaultDevice.over(below)
+    outer = FaultDevice(FaultDevice(inner))
+    number = inner.add_rule(FaultRule(READ, FAIL, count=None))
+    for read in (lambda: outer.read(0, BLOCK), lambda: outer.read_into(0, memoryview(bytearray(BLOCK)))):
+        with pytest.raises(DeviceError, match="by rule 1"):
+            read()
+    inner.remove_rule(number)
+    assert outer.read(0, BLOCK) == bytes(BLOCK)
+
+
 def test_rules_are_added_and_removed_together_or_not_at_all() -> None:
     _, device = faulty(FaultRule(READ, FAIL, first=100))
     with pytest.raises(UserError, match=r"rule 2: .* zone 8"):

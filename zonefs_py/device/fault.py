@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from zonefs_py.device.base import ZonedDevice
 from zonefs_py.device.copy_command import cut, part_of, total_length
@@ -161,7 +161,7 @@ class FaultDevice(ZonedDevice):
             if self._entries:
                 self.__dict__.pop(name, None)
             else:
-                self.__dict__[name] = getattr(self._device, name)
+                self.__dict__[name] = _call_of(self._device, name)
 
     @property
     def info(self) -> DeviceInfo:
@@ -545,6 +545,15 @@ class FaultDevice(ZonedDevice):
 
     def close(self) -> None:
         self._device.close()
+
+
+def _call_of(device: ZonedDevice, name: str) -> Callable[..., Any]:
+    """The call *name* of *device*, now and later on."""
+    if not isinstance(device, FaultDevice):
+        call: Callable[..., Any] = getattr(device, name)
+        return call
+    # Its calls change when it gets its first rule, or loses its last.
+    return lambda *args, **more: getattr(device, name)(*args, **more)
 
 
 def _check_rules(rules: Sequence[FaultRule], info: DeviceInfo, *, numbered: bool) -> None:

@@ -236,6 +236,13 @@ def test_a_rule_that_was_removed_makes_no_call_wait_that_it_has_struck(effect: E
     assert written(below, SEQ) == "a"
 
 
+def test_ten_thousand_rules_are_removed_together() -> None:
+    _, device = faulty()
+    numbers = device.add_rules([FaultRule(READ, FAIL)] * 10_000)
+    assert len(device.remove_rules(numbers[1:-1])) == 9_998
+    assert [status.number for status in device.rules] == [1, 10_000]
+
+
 def test_when_all_is_abandoned_nobody_waits() -> None:
     _, device = faulty(FaultRule(READ, STUCK, count=None), FaultRule(WRITE, DELAY, milliseconds=3_600_000, count=None))
     callers = [Caller(lambda: device.read(0, BLOCK)), Caller(lambda: device.write(0, blocks("a")))]

@@ -219,7 +219,7 @@ class FaultDevice(ZonedDevice):
         """
         with self._lock:
             by_number = {entry.number: entry for entry in self._entries}
-            wanted = list(by_number) if numbers is None else list(dict.fromkeys(numbers))
+            wanted = dict.fromkeys(by_number if numbers is None else numbers)
             for number in wanted:
                 if number not in by_number:
                     raise UserError(f"there is no rule {number}")

@@ -403,10 +403,12 @@ def test_why(mnt: Path) -> None:
 
 def test_refusals_are_logged_if_asked_for(device_dir: DeviceFactory, mounted: Mounts) -> None:
     loud, quiet = mounted(device_dir(), "explain"), mounted(device_dir())
-    for mnt in (loud, quiet):
-        with pytest.raises(OSError, match="seq/0"):
-            os.truncate(mnt / "seq/0", 5)
-    assert "refused: setattr of seq/0 (zone 2) by" in mounted.get(loud).log_file.read_text()
+    for level, count in (("info", 1), ("error", 2)):
+        for mnt in (loud, quiet):
+            MountControl(mnt).set_log_level(level)
+            with pytest.raises(OSError, match="seq/0"):
+                os.truncate(mnt / "seq/0", 5)
+        assert mounted.get(loud).log_file.read_text().count("refused: setattr of seq/0 (zone 2) by") == count
     assert "refused" not in mounted.get(quiet).log_file.read_text()
     assert "explain" in mounted.info(loud)["mount"]["options"].split(",")
 

@@ -14,12 +14,13 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from tests.fuse.conftest import ZONEFS_PY, LiveMount, Mounts, run, wait_until
-from tests.fuse.daemon_helpers import pattern, refused, zonefs_py
+from tests.fuse.daemon_helpers import Site, pattern, refused, zonefs_py
 from zonefs_py import FaultRule, MountControl
 from zonefs_py.control.mounts import find_mount
 from zonefs_py.control.socket_path import socket_path
@@ -355,6 +356,19 @@ def test_delays_hold_up_their_zone_only(mnt: Path, mounted: Mounts) -> None:
     assert writer.end() in (BLOCK, "ENOTCONN", "ECONNABORTED", "EIO")
     wait_until("it is unmounted", lambda: find_mount(str(mnt)) is None)
     mounted.forget(mnt)
+
+
+def test_who_asked_a_daemon_that_died_is_told_that_nobody_knows(site: Site) -> None:
+    mnt = site.mountpoint()
+    pid = site.mount(site.device(), mnt)
+    control = MountControl(mnt)
+    control.add_faults([{"operation": "reset", "effect": "stuck"}])
+    with ThreadPoolExecutor(1) as pool:
+        reset = pool.submit(control.reset_zones, 2)
+        wait_until("the reset is stuck", lambda: len(control.faults()["stuck"]) == 1)
+        site.kill(pid)
+        with pytest.raises(MountError, match=r"does not answer .*; what it was asked for may be done all the same"):
+            reset.result(SECONDS)
 
 
 # Refusals

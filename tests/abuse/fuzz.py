@@ -7,7 +7,9 @@ seed gives the same inputs.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import os
 import random
 import resource
@@ -27,7 +29,8 @@ from zonefs_py.device.directory import create_device, open_device
 from zonefs_py.device.fault import FaultDevice
 from zonefs_py.device.fault_rules import Effect, FaultRule, Operation, describe_rule, parse_rules
 from zonefs_py.device.memory import MemoryDevice
-from zonefs_py.errors import InvalidRequest, SuperblockError, UserError
+from zonefs_py.device.write_cache import WriteCacheDevice
+from zonefs_py.errors import InvalidRequest, SuperblockError, UserError, ZonefsError
 from zonefs_py.fs.access import ROOT
 from zonefs_py.fs.filesystem import Filesystem
 from zonefs_py.fs.format import format_device
@@ -271,17 +274,39 @@ class Daemon:
     """What a daemon has, but for FUSE."""
 
     def __init__(self) -> None:
-        self.device = FaultDevice(MemoryDevice(GEOMETRY, 3, 4))
+        self.device = FaultDevice(WriteCacheDevice(MemoryDevice(GEOMETRY, 3, 4)))
         format_device(self.device, FormatOptions(), uuid=bytes(16))
+        self.device.flush()
         self.fs = Filesystem(self.device)
+        self._level = logging.getLogger().level
         entry = MountEntry("0:99", "/mnt", "fuse.zonefs-py", "/disk", frozenset({"user_id=0"}))
         self.control = Control(self.fs, entry, lambda: "rw", {"versions": {}, "capabilities": {}})
 
     def state(self) -> tuple[Any, ...]:
         """What a request could change."""
-        files = [(one.size, one.mode) for one in map(self.fs.getattr, range(1, GEOMETRY.nr_zones))]
+        fs = self.fs
+        files = [(one.size, one.mode) for one in map(fs.getattr, range(1, GEOMETRY.nr_zones))]
         rules = [status.rule for status in self.device.rules]
-        return self.device.report_zones(), files, self.fs.options, self.fs.read_only, self.fs.copy_engine.limits, rules
+        settings = fs.options, fs.read_only, fs.copy_engine.limits, logging.getLogger().level
+        unflushed = [(zone.number, zone.length, zone.blocks) for zone in self.device.unflushed()]
+        return self.device.report_zones(), unflushed, files, rules, settings
+
+    def settle(self) -> None:
+        """Undo what would make all that follows wait or fail; and have something that a power cut could lose."""
+        self.device.remove_rules()
+        logging.getLogger().setLevel(self._level)
+        if not self.fs.powered:
+            self.device.power_on()
+            # It may be why the device could not be mounted again.
+            self.device.force_condition(0, None)
+            self.fs.power_on()
+        if not self.device.unflushed():
+            # Unless the file is full, or all is read-only now.
+            with contextlib.suppress(ZonefsError):
+                handle = self.fs.open("seq/0", os.O_WRONLY | os.O_APPEND | os.O_DIRECT)
+                with contextlib.suppress(ZonefsError):
+                    self.fs.write(handle, 0, bytes(4096))
+                self.fs.release(handle)
 
     @property
     def _control(self) -> Control:
@@ -312,6 +337,11 @@ _REQUESTS: list[dict[str, Any]] = [
     {"request": "list-faults"},
     {"request": "remove-faults", "numbers": [1]},
     {"request": "release-stuck", "numbers": [], "fail": True},
+    {"request": "power-cut"},
+    {"request": "power-cut", "keep": "seed:7"},
+    {"request": "power-cut", "keep": "all", "dead": True},
+    {"request": "power-on"},
+    {"request": "set-log-level", "level": "debug"},
     *({"request": "add-faults", "rules": [describe_rule(rule)]} for rule in _RULES),
 ]
 _REQUEST_NAMES = sorted({name for request in _REQUESTS for name in request})
@@ -331,16 +361,20 @@ def check_answer(answer: Any) -> bool:
 def requests(inputs: int, seed: int) -> Counter[str]:
     """Lines for the control socket, without the socket: what is refused has changed nothing."""
     daemon = Daemon()
+    daemon.settle()
     before = daemon.state()
 
     def one(chance: random.Random) -> bool:
         nonlocal before
         line = json_input(chance, _REQUESTS, [*_REQUEST_NAMES, *_RULE_NAMES])
-        if check_answer(daemon.answer(line)):
-            # A rule could make all that follows wait.
-            daemon.device.remove_rules()
+        answer = daemon.answer(line)
+        accepted = check_answer(answer)
+        # Two errors come after something was done: of several zones that are managed one cannot be, and a device cannot
+        # be mounted after a power cut.
+        if accepted or "zones were done before" in answer["error"] or not daemon.fs.powered:
+            daemon.settle()
             before = daemon.state()
-            return True
+            return accepted
         if chance.random() < 0.1:
             assert daemon.state() == before, "what was refused has changed something"
         return False
@@ -381,7 +415,7 @@ def socket_lines(inputs: int, seed: int) -> Counter[str]:
                         answered = stream.readline()
                 except (BrokenPipeError, ConnectionResetError):
                     return False  # it was too long, and nobody read it to its end
-                daemon.device.remove_rules()
+                daemon.settle()
                 return bool(answered) and check_answer(json.loads(answered))
 
         try:

@@ -7,7 +7,8 @@ import json
 import logging
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 
 from zonefs_py.config import ErrorsPolicy, FormatOptions, MountOptions
 from zonefs_py.control import live
+from zonefs_py.control.client import NoAnswer, exchange
 from zonefs_py.control.mounts import MountEntry
 from zonefs_py.control.server import ZONES_PER_PART, Control, ControlServer, encode
 from zonefs_py.device.fault import FaultDevice
@@ -298,6 +300,91 @@ def test_a_bug_is_an_answer_too(
     answer = daemon.control.answer({"request": "why"})
     assert answer == {"ok": False, "error": "a bug of zonefs-py; its log has the rest", "errno": "EIO"}
     assert "ZeroDivisionError" in caplog.text
+
+
+# The client's side
+
+
+class Counting(ControlServer):
+    """A server that counts pings."""
+
+    pings = 0
+
+    def answer_line(self, line: bytes) -> dict[str, Any]:
+        if json.loads(line) == {"request": "ping"}:
+            self.pings += 1
+        return super().answer_line(line)
+
+
+RESET = {"request": "manage-zones", "operation": "reset", "zones": [2]}
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    """Wait for what another thread does."""
+    reached = threading.Event()
+    for _ in range(6000):
+        if condition():
+            return
+        reached.wait(0.01)
+    pytest.fail("it did not happen")
+
+
+@pytest.fixture
+def stuck_reset(daemon: Daemon, tmp_path: Path) -> Iterator[tuple[Counting, Future[dict[str, Any]]]]:
+    """A server, and a request of which it answers nothing yet, because the zone is stuck."""
+    handle = daemon.fs.open("seq/0", 1)
+    daemon.fs.write(handle, 0, bytes(4096), direct=True)
+    daemon.fs.release(handle)
+    ask(daemon, "add-faults", rules=[{"operation": "reset", "effect": "stuck"}])
+    server = Counting(tmp_path / "socket", daemon.control)
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(exchange, tmp_path / "socket", RESET, 0.01)
+        wait_for(lambda: len(daemon.faults.stuck) == 1)
+        yield server, answer
+        daemon.faults.release()
+    # The test may have done that.
+    with contextlib.suppress(OSError):
+        server.stop()
+
+
+def test_an_answer_may_take_longer_than_a_client_has_patience(
+    daemon: Daemon, stuck_reset: tuple[Counting, Future[dict[str, Any]]]
+) -> None:
+    """It would else report a failure, and the zone be reset afterwards."""
+    server, answer = stuck_reset
+    wait_for(lambda: server.pings >= 3)
+    assert not answer.done()
+    assert daemon.fs.getattr(2).size == 4096
+    daemon.faults.release()
+    assert answer.result(60) == {"ok": True, "result": {"files": ["seq/0"]}}
+    assert daemon.fs.getattr(2).size == 0
+
+
+def test_of_a_daemon_that_has_ended_no_answer_is_awaited(
+    stuck_reset: tuple[Counting, Future[dict[str, Any]]],
+) -> None:
+    server, answer = stuck_reset
+    server.stop()
+    # Its socket is gone, or was closed before a ping was taken from it.
+    with pytest.raises(NoAnswer):
+        answer.result(60)
+
+
+@pytest.mark.parametrize(("said", "why"), [(b"", "it was closed"), (b"[]\n", "no JSON object"), (b"x\n", "Expecting")])
+def test_an_answer_that_is_none(tmp_path: Path, said: bytes, why: str) -> None:
+    path = tmp_path / "socket"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener, ThreadPoolExecutor(1) as pool:
+        listener.bind(str(path))
+        listener.listen()
+        answer = pool.submit(exchange, path, RESET)
+        connection, _ = listener.accept()
+        with connection:
+            assert json.loads(connection.recv(1000)) == RESET
+            connection.sendall(said)
+        with pytest.raises(NoAnswer, match=why):
+            answer.result(60)
+    with pytest.raises(ConnectionRefusedError):
+        exchange(path, RESET)
 
 
 NAMES = st.sampled_from(["ping", "info", "report", "force-condition", "remount", "reset", "", *live.REQUESTS])

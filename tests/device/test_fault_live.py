@@ -207,6 +207,42 @@ def test_a_rule_that_is_removed_lets_its_calls_go_on() -> None:
     assert device.rules == []
 
 
+def test_a_rule_that_is_removed_ends_its_delays() -> None:
+    _, device = faulty(
+        FaultRule(READ, DELAY, (0, 0), milliseconds=3_600_000), FaultRule(READ, DELAY, (1, 1), milliseconds=3_600_000)
+    )
+    first = Caller(lambda: device.read(0, BLOCK))
+    second = Caller(lambda: device.read(at(1), BLOCK))
+    wait_for(lambda: [status.fired for status in device.rules] == [1, 1])
+    device.remove_rule(2)
+    assert second.end() == bytes(BLOCK)
+    assert first.thread.is_alive()
+    device.remove_rules()
+    assert first.end() == bytes(BLOCK)
+
+
+@pytest.mark.parametrize("effect", [STUCK, DELAY])
+def test_a_rule_that_was_removed_makes_no_call_wait_that_it_has_struck(effect: Effect) -> None:
+    """The call is still busy with another rule then."""
+    milliseconds = 3_600_000 if effect is DELAY else 0
+    below, device = faulty(
+        FaultRule(WRITE, STUCK, (SEQ, SEQ)), FaultRule(WRITE, effect, (SEQ, SEQ), milliseconds=milliseconds)
+    )
+    caller = Caller(lambda: device.write(at(SEQ), blocks("a")))
+    wait_for(lambda: len(device.stuck) == 1)
+    device.remove_rule(2)
+    assert device.release() == 1
+    assert caller.end() == "done"
+    assert written(below, SEQ) == "a"
+
+
+def test_ten_thousand_rules_are_removed_together() -> None:
+    _, device = faulty()
+    numbers = device.add_rules([FaultRule(READ, FAIL)] * 10_000)
+    assert len(device.remove_rules(numbers[1:-1])) == 9_998
+    assert [status.number for status in device.rules] == [1, 10_000]
+
+
 def test_when_all_is_abandoned_nobody_waits() -> None:
     _, device = faulty(FaultRule(READ, STUCK, count=None), FaultRule(WRITE, DELAY, milliseconds=3_600_000, count=None))
     callers = [Caller(lambda: device.read(0, BLOCK)), Caller(lambda: device.write(0, blocks("a")))]
@@ -289,6 +325,18 @@ def test_without_rules_the_calls_are_those_of_the_device_below() -> None:
     device.remove_rule(number)
     device.read_into(0, memoryview(bytearray(BLOCK)))
     assert all(getattr(device, name) == getattr(below, name) for name in names)
+
+
+def test_rules_can_come_to_a_device_below_one_without_rules() -> None:
+    below = CopyingDevice(GEOMETRY)
+    inner = FaultDevice.over(below)
+    outer = FaultDevice(FaultDevice(inner))
+    number = inner.add_rule(FaultRule(READ, FAIL, count=None))
+    for read in (lambda: outer.read(0, BLOCK), lambda: outer.read_into(0, memoryview(bytearray(BLOCK)))):
+        with pytest.raises(DeviceError, match="by rule 1"):
+            read()
+    inner.remove_rule(number)
+    assert outer.read(0, BLOCK) == bytes(BLOCK)
 
 
 def test_rules_are_added_and_removed_together_or_not_at_all() -> None:

@@ -492,17 +492,76 @@ def test_a_filled_zone_is_durable_where_active_zones_are_limited() -> None:
     assert device.power_cut(KeepAll()) == PowerCut((ZoneLoss(3, BLOCK, BLOCK),))
 
 
-def test_a_write_that_makes_the_cache_overflow_fails_as_the_device_below_does() -> None:
-    rule = FaultRule(Operation.WRITE, Effect.FAIL, error="ENOSPC")
-    device = WriteCacheDevice(FaultDevice(MemoryDevice(GEOMETRY), [rule]), size=4 * BLOCK)
+def failing(*zones: int, size: int, count: int | None = None) -> tuple[MemoryDevice, WriteCacheDevice]:
+    """A device, and a cache of *size* bytes over it that cannot write down what is in *zones*."""
+    below = MemoryDevice(GEOMETRY)
+    rules = [FaultRule(Operation.WRITE, Effect.FAIL, (zone, zone), error="ENOSPC", count=count) for zone in zones]
+    return below, WriteCacheDevice(FaultDevice(below, rules), size=size)
+
+
+def test_a_write_that_makes_the_cache_overflow_fails_as_its_zone_does_below() -> None:
+    _, device = failing(2, size=4 * BLOCK, count=1)
     device.write(2 * ZONE, blocks(3, 1))
     before = device.report_zones()
     with pytest.raises(HostFull):
-        device.write(3 * ZONE, blocks(2, 9))
+        device.write(2 * ZONE + 3 * BLOCK, blocks(2, 9))
     assert device.report_zones() == before
-    device.write(3 * ZONE, blocks(2, 9))
+    device.write(2 * ZONE + 3 * BLOCK, blocks(2, 9))
     assert device.held_bytes == 2 * BLOCK
-    assert device.read(2 * ZONE, 3 * BLOCK) + device.read(3 * ZONE, 2 * BLOCK) == blocks(3, 1) + blocks(2, 9)
+    assert device.read(2 * ZONE, 5 * BLOCK) == blocks(3, 1) + blocks(2, 9)
+
+
+def test_a_zone_that_cannot_be_written_down_fails_nobody_else() -> None:
+    below, device = failing(2, 3, size=4 * BLOCK)
+    device.write(2 * ZONE, blocks(2, 1))
+    device.write(3 * ZONE, blocks(1, 5))
+    device.write(0, blocks(1, 10))
+    # What else is held goes down, and when there is nothing else, what is written does.
+    for number in range(4):
+        device.write(4 * ZONE + number * BLOCK, blocks(1, 20 + number))
+        device.write(number * BLOCK, blocks(1, 30 + number))
+        assert device.held_bytes == 4 * BLOCK
+    device.write(5 * ZONE, blocks(3, 40))
+    assert below.read(5 * ZONE, 3 * BLOCK) == blocks(3, 40)
+    assert device.held_bytes == 3 * BLOCK
+    assert device.read(4 * ZONE, 4 * BLOCK) == b"".join(blocks(1, 20 + number) for number in range(4))
+    assert device.read(0, 4 * BLOCK) == b"".join(blocks(1, 30 + number) for number in range(4))
+    # Whose data it is learns of it, and the cache does not grow by that.
+    for _ in range(3):
+        with pytest.raises(HostFull):
+            device.write(2 * ZONE + 2 * BLOCK, blocks(4, 50))
+    with pytest.raises(HostFull):
+        device.flush(2)
+    device.flush(4)
+    assert device.held_bytes == 3 * BLOCK
+    assert device.read(2 * ZONE, 2 * BLOCK) + device.read(3 * ZONE, BLOCK) == blocks(2, 1) + blocks(1, 5)
+
+
+@pytest.mark.parametrize("at_the_end", [WriteCacheDevice.flush, WriteCacheDevice.close], ids=["flush", "close"])
+def test_zones_that_cannot_be_written_down_keep_no_other_from_it(
+    at_the_end: Callable[[WriteCacheDevice], None],
+) -> None:
+    below, device = failing(1, 3, size=1 << 20)
+    for zone in (1, 2, 3, 4):
+        device.write(zone * ZONE, blocks(1, zone))
+    with pytest.raises(HostFull, match="zone 1"):
+        at_the_end(device)
+    assert [below.read(zone * ZONE, BLOCK) for zone in (1, 3)] == [bytes(BLOCK)] * 2
+    assert [below.read(zone * ZONE, BLOCK) for zone in (2, 4)] == [blocks(1, 2), blocks(1, 4)]
+    assert device.held_bytes == 2 * BLOCK
+
+
+def test_what_is_flushed_beside_a_zone_that_fails_is_durable() -> None:
+    disk = WriteCacheDevice(MemoryDevice(GEOMETRY))
+    rule = FaultRule(Operation.WRITE, Effect.FAIL, (2, 2), count=None)
+    device = WriteCacheDevice(FaultDevice(disk, [rule]))
+    for zone in (2, 3):
+        device.write(zone * ZONE, blocks(1, zone))
+    with pytest.raises(DeviceError):
+        device.flush()
+    assert disk.power_cut(KeepNone()) == PowerCut(())
+    disk.power_on()
+    assert disk.read(3 * ZONE, BLOCK) == blocks(1, 3)
 
 
 def test_it_stands_on_devices_of_any_shape() -> None:

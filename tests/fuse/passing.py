@@ -69,11 +69,11 @@ def is_read_past(daemon: int, descriptor: int) -> bool:
         thread.join()
 
 
-def threads_in(call: str) -> int:
-    """How many threads of this process are waiting in the system call *call*, one of `SYSTEM_CALLS`."""
+def threads_in(call: str, process: int | str = "self") -> int:
+    """How many threads of *process* are waiting in the system call *call*, one of `SYSTEM_CALLS`."""
     number = SYSTEM_CALLS[os.uname().machine][call]
     found = 0
-    for path in Path("/proc/self/task").glob("*/syscall"):
+    for path in Path(f"/proc/{process}/task").glob("*/syscall"):
         # Threads end.
         with contextlib.suppress(OSError):
             found += path.read_text().startswith(f"{number} ")

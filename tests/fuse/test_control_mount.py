@@ -14,12 +14,13 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from tests.fuse.conftest import ZONEFS_PY, LiveMount, Mounts, run, wait_until
-from tests.fuse.daemon_helpers import pattern, refused, zonefs_py
+from tests.fuse.daemon_helpers import Site, pattern, refused, zonefs_py
 from zonefs_py import FaultRule, MountControl
 from zonefs_py.control.mounts import find_mount
 from zonefs_py.control.socket_path import socket_path
@@ -357,6 +358,19 @@ def test_delays_hold_up_their_zone_only(mnt: Path, mounted: Mounts) -> None:
     mounted.forget(mnt)
 
 
+def test_who_asked_a_daemon_that_died_is_told_that_nobody_knows(site: Site) -> None:
+    mnt = site.mountpoint()
+    pid = site.mount(site.device(), mnt)
+    control = MountControl(mnt)
+    control.add_faults([{"operation": "reset", "effect": "stuck"}])
+    with ThreadPoolExecutor(1) as pool:
+        reset = pool.submit(control.reset_zones, 2)
+        wait_until("the reset is stuck", lambda: len(control.faults()["stuck"]) == 1)
+        site.kill(pid)
+        with pytest.raises(MountError, match=r"does not answer .*; what it was asked for may be done all the same"):
+            reset.result(SECONDS)
+
+
 # Refusals
 
 
@@ -403,10 +417,12 @@ def test_why(mnt: Path) -> None:
 
 def test_refusals_are_logged_if_asked_for(device_dir: DeviceFactory, mounted: Mounts) -> None:
     loud, quiet = mounted(device_dir(), "explain"), mounted(device_dir())
-    for mnt in (loud, quiet):
-        with pytest.raises(OSError, match="seq/0"):
-            os.truncate(mnt / "seq/0", 5)
-    assert "refused: setattr of seq/0 (zone 2) by" in mounted.get(loud).log_file.read_text()
+    for level, count in (("info", 1), ("error", 2)):
+        for mnt in (loud, quiet):
+            MountControl(mnt).set_log_level(level)
+            with pytest.raises(OSError, match="seq/0"):
+                os.truncate(mnt / "seq/0", 5)
+        assert mounted.get(loud).log_file.read_text().count("refused: setattr of seq/0 (zone 2) by") == count
     assert "refused" not in mounted.get(quiet).log_file.read_text()
     assert "explain" in mounted.info(loud)["mount"]["options"].split(",")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import hypothesis.strategies as st
 import pytest
@@ -88,9 +89,13 @@ def test_a_copy_that_takes_long(kind: Callable[[Served], Awaitable[int]]) -> Non
         done.append("copy")
 
     async def reset() -> None:
-        await operations._call(fs.resolve("seq/0"), fs.truncate, "seq/0", 0)
+        await operations._call_on_worker(fs.resolve("seq/0"), fs.truncate, "seq/0", 0)
         assert served.go_on.is_set(), "a reset of the source waits for the copy"
         done.append("reset")
+
+    async def call(name: str, function: Callable[..., Any], *args: Any) -> Any:
+        ino = fs.resolve(name)
+        return function(*args) if operations._is_free(ino) else await operations._call_on_worker(ino, function, *args)
 
     async def main() -> None:
         async with trio.open_nursery() as nursery:
@@ -100,8 +105,8 @@ def test_a_copy_that_takes_long(kind: Callable[[Served], Awaitable[int]]) -> Non
             for name, offset in (("seq/0", 8 * BLOCK), ("seq/3", 8 * BLOCK), ("seq/4", 0)):
                 handle = served.open(name)
                 with trio.fail_after(SECONDS):
-                    await operations._call(fs.resolve(name), fs.write, handle, offset, random_bytes(BLOCK, 2))
-                    data = await operations._call(fs.resolve(name), fs.read, handle, offset, BLOCK)
+                    await call(name, fs.write, handle, offset, random_bytes(BLOCK, 2))
+                    data = await call(name, fs.read, handle, offset, BLOCK)
                 assert data == random_bytes(BLOCK, 2)
                 fs.release(handle)
             assert done == []

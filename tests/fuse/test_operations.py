@@ -234,3 +234,65 @@ def test_nobody_asks_who_sent_a_request_that_was_answered(
 
     trio.run(later)
     assert answered == [7, 8]
+
+
+def test_what_is_done_in_place_waits_for_no_lock(filesystem: Filesystem, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who has a file may be no request: then nobody knows of him, and he may take long."""
+    operations = Operations(filesystem, Passthrough(filesystem, "off"))
+    answers: dict[int, object] = {}
+    monkeypatch.setattr(door, "reply_open", lambda request, *_: answers.setdefault(request, "opened"))
+    for name in ("data", "written", "error"):
+        monkeypatch.setattr(door, f"reply_{name}", answers.setdefault)
+    names = ("seq/0", "seq/1", "seq/2", "cnv/0", "seq/0")
+    handles = []
+    for name in names:
+        handle = filesystem.open(name, os.O_RDWR | os.O_DIRECT)
+        ino = filesystem.resolve(name)
+        operations._passthrough.open(ino, 0, handle, os.O_RDWR | os.O_DIRECT, sequential=name[0] == "s")
+        operations._files[handle], operations._numbers[handle] = ino, 0
+        handles.append(handle)
+    busy, other, free, cnv, closed = handles
+    old, new = b"a" * BLOCK, memoryview(b"b" * BLOCK)
+    for handle in (busy, cnv):
+        filesystem.write(handle, 0, old)
+    node = door.file_node(filesystem.resolve("seq/0"))
+    locked, end = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        files = [filesystem._inode(name) for name in ("seq/0", "cnv/0")]
+        with files[0].lock, files[1].lock:  # type: ignore[attr-defined]  # they are files
+            locked.set()
+            # For the case that the test fails.
+            end.wait(10)
+
+    async def main() -> None:
+        memory = bytearray(BLOCK)
+        with trio.fail_after(60):
+            async with trio.open_nursery() as nursery:
+                operations.nursery = nursery
+                assert await trio.to_thread.run_sync(locked.wait, 60)
+                assert operations.on_open(1, node, os.O_RDONLY, 0) is None
+                assert operations.on_open(2, node, os.O_WRONLY, 0) is None
+                assert operations.on_read(3, busy, 0, BLOCK, True, memoryview(memory)) is None
+                assert operations.on_write(4, busy, 0, new, True, True, False) is None
+                assert operations.on_write(5, cnv, 0, new, True, False, False) is None
+                assert operations.on_copy(6, busy, 0, other, 0, BLOCK, 0) is None
+                assert operations.on_copy(7, busy, 0, cnv, BLOCK, BLOCK, 0) is None
+                nursery.start_soon(operations.release, closed)
+                await trio.testing.wait_all_tasks_blocked()
+                # Others neither wait nor are told to.
+                assert operations.on_write(8, free, 0, new, True, False, False) == BLOCK
+                assert operations.on_read(9, free, 0, BLOCK, True, memoryview(memory)) == BLOCK
+                assert answers == {}
+                end.set()
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    trio.run(main)
+    holder.join()
+    assert answers == {1: "opened", 2: "opened", 3: old, 4: BLOCK, 5: BLOCK, 6: BLOCK, 7: BLOCK}
+    assert filesystem.nr_handles == len(handles) + 1
+    assert filesystem.read(other, 0, BLOCK) == old
+    assert filesystem.read(cnv, 0, 2 * BLOCK) == bytes(new) + old
+    assert not operations._gates.busy
+    assert not operations.failed

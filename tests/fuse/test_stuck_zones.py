@@ -18,11 +18,13 @@ import pytest
 from tests.fuse.conftest import Mounts, run, wait_until
 from tests.fuse.passing import threads_in
 from tests.fuse.test_control_mount import append
+from tests.fuse.test_copy_mount import host_filesystem
 from zonefs_py import FaultRule, MountControl, copy_ranges
 from zonefs_py.device.fault_rules import Effect, Operation
 from zonefs_py.fuse.operations import READS_TOGETHER
 
 BLOCK = 4096
+MIB = 1 << 20
 SECONDS = 60
 
 
@@ -184,6 +186,54 @@ def test_pages_that_are_stuck_keep_nobody_else_from_dropping_theirs(mnt: Path, t
     for descriptor in files:
         os.close(descriptor)
     assert (mnt / "seq/0").read_bytes() == bytes([8]) * BLOCK * len(calls)
+
+
+def test_a_zone_operation_that_waits_holds_up_nobody_when_its_rule_is_gone(
+    mnt: Path, threads: ThreadPoolExecutor
+) -> None:
+    """It comes by the control socket, so it has the file, while no request for it is known of."""
+    data = bytes([1]) * BLOCK
+    append(mnt / "seq/0", data)
+    append(mnt / "seq/1", data)
+    control = MountControl(mnt)
+    control.add_faults([{"operation": "reset", "zones": 2, "effect": "delay", "milliseconds": 3_600_000}])
+    reset = threads.submit(control.reset_zones, 2)
+    wait_until("the reset waits", lambda: control.faults()["rules"][0]["fired"] == 1)
+    control.clear_faults()
+    assert threads.submit((mnt / "seq/0").read_bytes).result(SECONDS) in (data, b"")
+    assert threads.submit((mnt / "seq/1").read_bytes).result(SECONDS) == data
+    # Nor does it wait for an hour, now that nothing says so any more.
+    reset.result(SECONDS)
+    assert (mnt / "seq/0").stat().st_size == 0
+
+
+def test_a_zone_operation_that_waits_for_the_host_holds_up_no_other_file(
+    tmp_path: Path, device_dir: Callable[..., Path], mounted: Mounts, threads: ThreadPoolExecutor
+) -> None:
+    """The host's file system is frozen, as for a backup: no rule says that calls wait."""
+    data = bytes([1]) * BLOCK
+    with host_filesystem("xfs", tmp_path, 512 * MIB) as host:
+        device = host.path / "disk"
+        device_dir().rename(tmp_path / "original")
+        run("cp", "--archive", "--sparse=always", tmp_path / "original", device)
+        mnt = mounted(device)
+        for number in (0, 1):
+            append(mnt / "seq" / str(number), data)
+        control = MountControl(mnt)
+        run("fsfreeze", "--freeze", host.path)
+        try:
+            reset = threads.submit(control.reset_zones, 2)
+            wait_until("the reset waits", lambda: threads_in("ftruncate", mounted.get(mnt).pid) == 1)
+            reads = threads.submit((mnt / "seq/0").read_bytes)
+            assert threads.submit((mnt / "seq/1").read_bytes).result(SECONDS) == data
+            assert threads.submit(os.listdir, mnt / "seq").result(SECONDS)
+            assert not reset.done()
+            assert not reads.done()
+        finally:
+            run("fsfreeze", "--unfreeze", host.path)
+        reset.result(SECONDS)
+        assert reads.result(SECONDS) == b""
+        mounted.unmount(mnt)
 
 
 def test_an_aborted_mount_logs_no_errors(mnt: Path, threads: ThreadPoolExecutor, mounted: Mounts) -> None:

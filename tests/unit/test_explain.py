@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import threading
+from collections.abc import Iterator
 
 import pytest
 
@@ -86,10 +88,23 @@ def test_the_log_keeps_the_last_and_counts_all(caplog: pytest.LogCaptureFixture)
     assert (last.pid, last.process) == (77, "dd")
 
 
+@pytest.fixture
+def nothing_else() -> Iterator[None]:
+    """Have nothing logged but errors, and what somebody asks for."""
+    loggers = logging.getLogger(), logging.getLogger(RefusalLog.__module__)
+    before = [logger.level for logger in loggers]
+    loggers[0].setLevel(logging.ERROR)
+    yield
+    for logger, level in zip(loggers, before, strict=True):
+        logger.setLevel(level)
+
+
+@pytest.mark.usefixtures("nothing_else")
 def test_they_are_logged_if_asked_for(caplog: pytest.LogCaptureFixture) -> None:
     log = RefusalLog(lambda: 0)
-    log.logs = True
-    caplog.set_level("INFO")
+    log.add("write", NotAtWritePointer("write at 0"), SEQUENTIAL, 0, 512, 77, "dd")
+    assert not caplog.records
+    log.log_each()
     log.add("write", NotAtWritePointer("write at 4096"), SEQUENTIAL, 4096, 512, 77, "dd")
     log.add("unlink", NotPermitted("no"), None, None, None, None, None)
     first, second = (record.getMessage() for record in caplog.records)

@@ -114,7 +114,8 @@ def serve_mount(command: MountCommand, request: MountRequest, say_ready: Callabl
     filesystem = open_filesystem(command.device, request.filesystem, faults=True)
     gc.freeze()
     gc.enable()
-    filesystem.refusals.logs = request.fuse.explain
+    if request.fuse.explain:
+        filesystem.refusals.log_each()
     control: list[server.ControlServer] = []
 
     def options() -> str:

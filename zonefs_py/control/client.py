@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,10 @@ from zonefs_py.device.stack import read_scenario
 from zonefs_py.errors import MountError, is_answered, is_denied
 from zonefs_py.zone import CONDITION_NAMES, ZoneCondition
 
-TIMEOUT_SECONDS = 60.0
+PATIENCE_SECONDS = 60.0
+"""How long the daemon may take to show that it lives. What a request asks for may take longer: what its zones take."""
+SILENCE_SECONDS = 10.0
+"""How often it has to, while an answer is awaited."""
 
 
 def find_target(target: str) -> MountEntry:
@@ -36,7 +40,7 @@ def find_target(target: str) -> MountEntry:
 
 
 def ask(mountpoint: str, request: dict[str, Any]) -> Any:
-    """Send *request* to the daemon that serves *mountpoint* and return its result.
+    """Send *request* to the daemon that serves *mountpoint* and return its result, however long that takes.
 
     What was done through the mount before is taken into account in the answer. Raises MountError: not a mount of
     ours, no such daemon, or what the daemon says.
@@ -61,39 +65,85 @@ def _ask_mount(mount: MountEntry, request: dict[str, Any]) -> Any:
 
 
 def ask_daemon(mount: MountEntry, request: dict[str, Any]) -> Any:
-    """Send *request* to the daemon of *mount*, without a look at the mount itself. Raises MountError."""
+    """Send *request* to the daemon of *mount*, without a look at the mount itself, and wait for its result.
+
+    Raises MountError, and nothing has happened then, unless that says otherwise.
+    """
     path = socket_path(mount)
     if os.geteuid() not in (0, mount.user_id):
         where = mount.mountpoint
         raise MountError(f"{where} is a mount of user {mount.user_id}: only they and root may ask its daemon")
     try:
         check_runtime_directory(path.parent, mount.user_id)
-        answer = _exchange(path, request)
-    except (OSError, ValueError) as exc:
-        reason = exc.strerror if isinstance(exc, OSError) and exc.strerror else str(exc)
-        raise MountError(f"{mount.mountpoint}: its control socket {path} does not answer ({reason})") from None
+        answer = exchange(path, request)
+    except (NoAnswer, OSError, ValueError) as exc:
+        perhaps = "; what it was asked for may be done all the same" if isinstance(exc, NoAnswer) else ""
+        silent = f"{mount.mountpoint}: its control socket {path} does not answer ({_reason(exc)})"
+        raise MountError(silent + perhaps) from None
     if not answer.get("ok"):
         raise MountError(f"{mount.mountpoint}: {answer.get('error', 'the daemon refused without a reason')}")
     return answer["result"]
 
 
-def _exchange(path: Path, request: dict[str, Any]) -> dict[str, Any]:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(TIMEOUT_SECONDS)
-        connection.connect(str(path))
-        connection.sendall(json.dumps(request).encode() + b"\n")
-        with connection.makefile("rb") as stream:
-            answer = json.loads(stream.readline())
-    if not isinstance(answer, dict):
-        raise ValueError("no JSON object")
+class NoAnswer(Exception):
+    """A request was sent, and there will be no answer: nobody knows what becomes of it."""
+
+
+def exchange(path: Path, request: dict[str, Any], silence: float = SILENCE_SECONDS) -> dict[str, Any]:
+    """Send *request* to the socket *path*; return the answer, which may take as long as it likes.
+
+    But after every *silence* seconds without one the daemon must show that it lives. Raises OSError; NoAnswer once the
+    request was sent.
+    """
+    with _connected(path) as connection:
+        _send(connection, request)
+        try:
+            _await_answer(connection, path, silence)
+            with connection.makefile("rb") as stream:
+                line = stream.readline()
+            if not line:
+                raise ValueError("it was closed")
+            answer = json.loads(line)
+            if not isinstance(answer, dict):
+                raise ValueError("no JSON object")
+        except (OSError, ValueError) as exc:
+            raise NoAnswer(_reason(exc)) from exc
     return answer
+
+
+@contextlib.contextmanager
+def _connected(path: Path) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(PATIENCE_SECONDS)
+        connection.connect(str(path))
+        yield connection
+
+
+def _send(connection: socket.socket, request: dict[str, Any]) -> None:
+    connection.sendall(json.dumps(request).encode() + b"\n")
+
+
+def _await_answer(connection: socket.socket, path: Path, silence: float) -> None:
+    """Return when there is something to receive, or the end. Raises OSError, ValueError if the daemon does not live."""
+    ready = select.poll()
+    ready.register(connection, select.POLLIN)
+    while not ready.poll(silence * 1000):
+        with _connected(path) as other:
+            _send(other, {"request": "ping"})
+            if not other.recv(1):
+                raise ValueError("it was closed")
+
+
+def _reason(exc: Exception) -> str:
+    return exc.strerror if isinstance(exc, OSError) and exc.strerror else str(exc)
 
 
 class MountControl:
     """What can be done to a mounted file system while it is in use: by its user, or root.
 
-    Every method returns when the daemon has done what it says, or raises MountError with what the daemon, or the way
-    to it, has against it; nothing has changed then, unless the method says otherwise. Zones are numbers of the mounted
+    Every method returns when the daemon has done what it says, however long a zone keeps it waiting, or raises
+    MountError with what the daemon, or the way to it, has against it; nothing has changed then, unless the method, or
+    the error, says otherwise: if the daemon dies meanwhile, nobody knows. Zones are numbers of the mounted
     device's, offsets and sizes bytes. One object can be used by several threads.
     """
 
@@ -182,11 +232,11 @@ class MountControl:
         return self.ask("list-faults")  # type: ignore[no-any-return]
 
     def remove_faults(self, *numbers: int) -> None:
-        """Remove the rules *numbers*: all of them, or none. Calls that are stuck by them go on."""
+        """Remove the rules *numbers*: all of them, or none. Calls that wait by them go on."""
         self.ask("remove-faults", numbers=list(numbers))
 
     def clear_faults(self) -> int:
-        """Remove all rules, and return how many there were. Calls that are stuck go on."""
+        """Remove all rules, and return how many there were. Calls that wait go on."""
         return self.ask("remove-faults")  # type: ignore[no-any-return]
 
     def release_stuck(self, *numbers: int, fail: bool = False) -> int:

@@ -206,7 +206,7 @@ def list_faults(fs: Filesystem, request: dict[str, Any]) -> dict[str, Any]:
 
 
 def remove_faults(fs: Filesystem, request: dict[str, Any]) -> int:
-    """Answer ``remove-faults``: rules by number, all if there are none. Returns how many. Stuck calls go on."""
+    """Answer ``remove-faults``: rules by number, all if there are none. Returns how many. Calls that wait go on."""
     check_fields(request, "numbers")
     numbers = None if request.get("numbers") is None else check_numbers(request, "numbers")
     device = _fault_device(fs)

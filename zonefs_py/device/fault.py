@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from zonefs_py.device.base import ZonedDevice
 from zonefs_py.device.copy_command import cut, part_of, total_length
@@ -70,16 +70,29 @@ class _Entry:
     fired: int = 0
     moved: int = 0
     """Bytes that matching calls have moved."""
+    is_there: bool = True
+    """Whether the rule has not been removed."""
 
 
 class _Firing(NamedTuple):
     """A rule that strikes a call as its *matched* th one, where, and the first zone that it has to do with."""
 
-    number: int
-    rule: FaultRule
+    entry: _Entry
     zone: int
     position: int
     matched: int
+
+    @property
+    def number(self) -> int:
+        return self.entry.number
+
+    @property
+    def rule(self) -> FaultRule:
+        return self.entry.rule
+
+    def is_there(self) -> bool:
+        """Whether the rule has not been removed since it struck."""
+        return self.entry.is_there
 
 
 class FaultDevice(ZonedDevice):
@@ -104,7 +117,8 @@ class FaultDevice(ZonedDevice):
         sleep: Callable[[float], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """*waits* lets rules that make calls wait be added later on. *sleep* and *clock* are about seconds.
+        """*waits* lets rules that make calls wait be added later on. *sleep* and *clock* are about seconds; *sleep*
+        takes the place of delays, which else end early when their rule is removed, or waiting interrupted.
 
         Raises UserError if a rule is about zones or blocks that there are not; the device is then still the caller's.
         """
@@ -118,7 +132,7 @@ class FaultDevice(ZonedDevice):
         )
         _check_rules(rules, self._info, numbered=True)
         self._stuck = StuckCalls(clock)
-        self._sleep = sleep or self._stuck.sleep
+        self._sleep = sleep
         self._clock = clock
         self._lock = threading.Lock()
         """Guards the list, the counters in it, and the next number. Never held while the device below works."""
@@ -147,7 +161,7 @@ class FaultDevice(ZonedDevice):
             if self._entries:
                 self.__dict__.pop(name, None)
             else:
-                self.__dict__[name] = getattr(self._device, name)
+                self.__dict__[name] = _call_of(self._device, name)
 
     @property
     def info(self) -> DeviceInfo:
@@ -193,25 +207,29 @@ class FaultDevice(ZonedDevice):
     def remove_rule(self, number: int) -> RuleStatus:
         """Take away rule *number* and return it with its counters. Raises UserError if there is none.
 
-        Calls that are stuck by it go on.
+        Calls that wait by it go on.
         """
         return self.remove_rules([number])[0]
 
     def remove_rules(self, numbers: Sequence[int] | None = None) -> list[RuleStatus]:
         """Take away the rules *numbers*, or all; return them with their counters. Raises UserError, nothing changed.
 
-        Calls that are stuck by them go on.
+        Calls that wait by them, for a time or until they are released, go on. Else, what strikes a call was decided
+        when it began.
         """
         with self._lock:
             by_number = {entry.number: entry for entry in self._entries}
-            wanted = list(by_number) if numbers is None else list(dict.fromkeys(numbers))
+            wanted = dict.fromkeys(by_number if numbers is None else numbers)
             for number in wanted:
                 if number not in by_number:
                     raise UserError(f"there is no rule {number}")
             self._entries = [entry for entry in self._entries if entry.number not in wanted]
             self._pass_down()
             removed = [by_number[number] for number in wanted]
+            for entry in removed:
+                entry.is_there = False
         if wanted:
+            # After the above: a call that comes to wait now finds that its rule is gone.
             self.release(wanted)
         return [RuleStatus(entry.number, entry.rule, entry.matched, entry.fired) for entry in removed]
 
@@ -283,9 +301,8 @@ class FaultDevice(ZonedDevice):
         with self._lock:
             due = [firing for entry in self._entries if (firing := self._due(entry, call)) is not None]
             struck = _struck_by(due)
-            by_number = {entry.number: entry for entry in self._entries}
             for firing in struck:
-                by_number[firing.number].fired += 1
+                firing.entry.fired += 1
         for one in struck:
             log.info("zone %d: rule %d (%s) strikes a %s", one.zone, one.number, _label(one.rule), call.operation.value)
         return struck
@@ -304,20 +321,22 @@ class FaultDevice(ZonedDevice):
             return None
         zone = max(call.zones[0], rule.zones[0] if rule.zones else 0)
         position = rule.position(call, before, self._info.block_size)
-        return _Firing(entry.number, rule, zone, position, entry.matched)
+        return _Firing(entry, zone, position, entry.matched)
 
     # What rules do
 
     def _strike(self, firing: _Firing, what: str) -> None:
         """Do what the rule says, unless that is about data. Raises DeviceError if the call is to fail."""
-        number, rule, zone = firing[:3]
+        number, rule, zone = firing.number, firing.rule, firing.zone
         if rule.effect is Effect.FAIL:
             raise ERRORS[rule.error](f"zone {zone}: {what} fails by rule {_numbered(firing)}")
         if rule.effect in WAITING:
-            if rule.effect is Effect.DELAY:
+            if rule.effect is Effect.STUCK:
+                self._stuck.hold(number, zone, what, firing.is_there)
+            elif self._sleep is not None:
                 self._sleep(rule.delay(firing.matched))
             else:
-                self._stuck.hold(number, zone, what)
+                self._stuck.sleep(rule.delay(firing.matched), firing.is_there)
             return
         target = zone if rule.target is None else rule.target
         try:
@@ -526,6 +545,15 @@ class FaultDevice(ZonedDevice):
 
     def close(self) -> None:
         self._device.close()
+
+
+def _call_of(device: ZonedDevice, name: str) -> Callable[..., Any]:
+    """The call *name* of *device*, now and later on."""
+    if not isinstance(device, FaultDevice):
+        call: Callable[..., Any] = getattr(device, name)
+        return call
+    # Its calls change when it gets its first rule, or loses its last.
+    return lambda *args, **more: getattr(device, name)(*args, **more)
 
 
 def _check_rules(rules: Sequence[FaultRule], info: DeviceInfo, *, numbered: bool) -> None:

@@ -40,7 +40,7 @@ class StuckCalls:
         """*clock* gives seconds."""
         self._clock = clock
         self._changed = threading.Condition()
-        """Guards the two below. Nothing is called while it is held."""
+        """Guards what is below. Nothing is called while it is held, but what says whether a rule is there."""
         self._held: list[_Held] = []
         self._abandoned = False
         self._interrupted = False
@@ -54,32 +54,38 @@ class StuckCalls:
             now = self._clock()
             return [StuckCall(one.rule, one.zone, one.what, now - one.since) for one in self._held]
 
-    def hold(self, rule: int, zone: int, what: str) -> None:
-        """Wait until the call is released. Raises DeviceError if it is to fail then."""
+    def hold(self, rule: int, zone: int, what: str, is_there: Callable[[], bool]) -> None:
+        """Wait until the call is released. Raises DeviceError if it is to fail then.
+
+        *is_there* tells whether the rule is: it must not be any more when `release` is called for its removal.
+        """
         watcher = self.watcher
         if watcher is not None:
             watcher(True)
         try:
-            goes_on = self._wait(_Held(rule, zone, what, self._clock()))
+            goes_on = self._wait(_Held(rule, zone, what, self._clock()), is_there)
         finally:
             if watcher is not None:
                 watcher(False)
         if not goes_on:
             raise DeviceError(f"zone {zone}: {what} was stuck by rule {rule}, and given up")
 
-    def _wait(self, held: _Held) -> bool:
+    def _wait(self, held: _Held, is_there: Callable[[], bool]) -> bool:
         with self._changed:
             if self._abandoned or self._interrupted:
                 return False
+            if not is_there():
+                # It was removed after it had struck: nobody could release the call by its number.
+                return True
             log.info("zone %d: %s is stuck by rule %d", held.zone, held.what, held.rule)
             self._held.append(held)
             self._changed.wait_for(lambda: held.goes_on is not None)
         return bool(held.goes_on)
 
-    def sleep(self, seconds: float) -> None:
-        """Wait for *seconds*, or until waiting is interrupted."""
+    def sleep(self, seconds: float, is_there: Callable[[], bool]) -> None:
+        """Wait for *seconds*, or until waiting is interrupted, or the rule is not there any more, as in `hold`."""
         with self._changed:
-            self._changed.wait_for(lambda: self._abandoned or self._interrupted, seconds)
+            self._changed.wait_for(lambda: self._abandoned or self._interrupted or not is_there(), seconds)
 
     def release(self, rules: Iterable[int] | None, *, fail: bool) -> int:
         """Let calls that are stuck by *rules* (None: by any) go on, or *fail*; return how many there were."""

@@ -104,7 +104,8 @@ class WriteCacheDevice(ZonedDevice):
         self._powered = True
         self._closed = False
         self._held: dict[int, _Held] = {}
-        """By zone, the one that has been dirty for longest first; none is empty."""
+        """By zone, the one that has been dirty for longest first; but last what could not be written down to make room.
+        None is empty."""
         self._nr_held = 0
         """Bytes that are held."""
         self._start()
@@ -238,11 +239,13 @@ class WriteCacheDevice(ZonedDevice):
         for number, within, length in self._spans(offset, len(view)):
             with self._lock:
                 self._check_power()
-                self._make_room(length)
+                fits = self._make_room(number, length)
                 if self._zones[number].is_conventional:
                     self._hold_conventional(number, within, view[done : done + length])
                 else:
                     self._hold_sequential(number, within, view[done : done + length])
+                if not fits:
+                    self._write_down(number)
             done += length
 
     def _hold_conventional(self, number: int, within: int, piece: memoryview) -> None:
@@ -270,10 +273,24 @@ class WriteCacheDevice(ZonedDevice):
             # Another zone may become active now. After a power loss there must not be one too many.
             self._write_down(number)
 
-    def _make_room(self, length: int) -> None:
-        """Write down what has been held for longest until *length* bytes more fit, or nothing is held."""
-        while self._held and self._nr_held + length > self._size:
-            self._write_down(next(iter(self._held)), max(PIECE_SIZE, self._nr_held + length - self._size))
+    def _make_room(self, number: int, length: int) -> bool:
+        """Write down what has been held for longest until *length* bytes more fit, or nothing is held.
+
+        Return whether that came about. If not, other zones than *number*, which is about to be written, cannot be
+        written down; that is nothing to tell its writer. Raises DeviceError if it is that zone itself.
+        """
+        for one in list(self._held):
+            over = self._nr_held + length - self._size
+            if over <= 0:
+                break
+            try:
+                self._write_down(one, max(PIECE_SIZE, over))
+            except DeviceError as exc:
+                if one == number:
+                    raise
+                log.warning("zone %d: what is held of it cannot be written down to make room: %s", one, exc)
+                self._held[one] = self._held.pop(one)
+        return not self._held or self._nr_held + length <= self._size
 
     def _write_down(self, number: int, length: int | None = None) -> None:
         """Write down *length* bytes of what is held of zone *number*, or as much as there is; all, if None.
@@ -370,11 +387,18 @@ class WriteCacheDevice(ZonedDevice):
             self._conditions.complete_manage(number, after)
 
     def flush(self, number: int | None = None) -> None:
+        errors = []
         with self._lock:
             self._check_power()
             for one in list(self._held) if number is None else [number]:
-                self._write_down(one)
+                try:
+                    self._write_down(one)
+                except DeviceError as exc:
+                    # The other zones' data is not to be lost for it.
+                    errors.append(exc)
         self._device.flush(number)
+        if errors:
+            raise errors[0]
 
     def force_conditions(self, numbers: Iterable[int], condition: ZoneCondition | None) -> None:
         numbers = list(numbers)

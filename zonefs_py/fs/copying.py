@@ -76,6 +76,10 @@ class Readings:
         with self._ended:
             self._ended.wait_for(lambda: numbers.isdisjoint(self._awaited))
 
+    def is_turn(self, files: Iterable[ZoneFile]) -> bool:
+        """Whether `wait_for_turn` would not wait, at this moment."""
+        return not self._awaited or all(file.number not in self._awaited for file in files)
+
     def begin(self, files: Iterable[ZoneFile]) -> None:
         """Have *files*, whose locks are held now, be read. `end` must follow."""
         with self._ended:
@@ -130,16 +134,28 @@ class Readings:
     @contextlib.contextmanager
     def none_of(self, file: ZoneFile) -> Iterator[None]:
         """Hold the lock of *file* at a time when nobody reads from it."""
-        file.lock.acquire()
-        if self.is_read(file):
-            file.lock.release()
-            self._lock_unread(file)
+        self.lock_unread(file)
         try:
             yield
         finally:
             file.lock.release()
 
-    def _lock_unread(self, file: ZoneFile) -> None:
+    def lock_unread(self, file: ZoneFile, *, wait: bool = True) -> bool:
+        """Take the lock of *file* at a time when nobody reads from it; return whether it was taken.
+
+        It always is, but without *wait* only if it is free and nobody reads now.
+        """
+        if not file.lock.acquire(wait):
+            return False
+        if not self.is_read(file):
+            return True
+        file.lock.release()
+        if wait:
+            self._wait_for_unread(file)
+        return wait
+
+    def _wait_for_unread(self, file: ZoneFile) -> None:
+        """Take the lock of *file*, which somebody reads."""
         with self.awaited(file) as wait:
             while True:
                 wait()
@@ -155,14 +171,24 @@ class Locks:
     Held until released, or to the end of `with`.
     """
 
-    def __init__(self, files: Iterable[ZoneFile], target: ZoneFile, readings: Readings) -> None:
-        """*target*, one of *files*, is what the copy goes to."""
+    def __init__(self, files: Iterable[ZoneFile], target: ZoneFile, readings: Readings, *, wait: bool = True) -> None:
+        """*target*, one of *files*, is what the copy goes to. Without *wait*: see `are_held`."""
         self._files = sorted(set(files), key=lambda file: file.number)
         self._target = target
         self._readings = readings
+        self.wait = wait
+        """Whether to wait for a lock. If not, one that is released could not be taken again for certain."""
         self._held: list[ZoneFile] = []
 
+    @property
+    def are_held(self) -> bool:
+        """Whether any lock is held: all are to begin with, but without `wait` only if each of them was free."""
+        return bool(self._held)
+
     def __enter__(self) -> Self:
+        if not self.wait:
+            self._try()
+            return self
         self._acquire()
         # A sequential file gets new data only behind what can be read.
         if not self._target.sequential and self._readings.is_read(self._target):
@@ -180,6 +206,15 @@ class Locks:
             file.lock.acquire()
             self._held.append(file)
 
+    def _try(self) -> None:
+        for file in self._files:
+            if not file.lock.acquire(blocking=False):
+                self.release_all()
+                return
+            self._held.append(file)
+        if not self._target.sequential and self._readings.is_read(self._target):
+            self.release_all()
+
     def release(self, files: Iterable[ZoneFile]) -> None:
         """Release some; they cannot be taken again while others are held."""
         for file in files:
@@ -189,6 +224,19 @@ class Locks:
     def release_all(self) -> None:
         """Release what is held."""
         self.release(list(self._held))
+
+    @contextlib.contextmanager
+    def only(self, file: ZoneFile) -> Iterator[None]:
+        """Hold the lock of *file*, one of those that these are about, and no other; afterwards none."""
+        if file in self._held:
+            self.release([one for one in self._held if one is not file])
+        else:
+            # Never while that of another is held: this may be the earlier zone.
+            self.release_all()
+            file.lock.acquire()
+            self._held.append(file)
+        yield
+        self.release_all()
 
     def __exit__(self, *_: object) -> None:
         self.release_all()
@@ -242,12 +290,14 @@ class FileCopier:
     ) -> tuple[CopyResult, list[tuple[ZoneFile, Verdict | None]]]:
         """Copy by *engine* what has been checked under *locks*, and account for it. Return also what an error changed.
 
-        Sequential sources are given free while the data is copied; in the end, no lock is held any more.
+        Sequential sources are given free while the data is copied, if *locks* may wait for them again; in the end, no
+        lock is held any more.
         """
         places = [(source.file.start + source.offset, source.length) for source in sources]
         read = {source.file for source in sources if source.file.sequential and source.file is not target}
         with self.readings.of(read):
-            locks.release(read)
+            if locks.wait:
+                locks.release(read)
             result = engine.copy(gather(places, target.start + offset))
         stopped = self._account_for_reading(sources, result)
         error = result.error if isinstance(result.error, DeviceError) and result.issued else None
@@ -257,13 +307,12 @@ class FileCopier:
         # Which of the two it was that failed is known only if the source was read by itself.
         if error is not None and target.sequential and not result.source_failed:
             changed.append((target, self._repair.recover(target, error, was_write=True)))
-        # Never the lock of a source while that of the target is held: it may be the earlier zone.
-        locks.release_all()
         if error is not None and (stopped is not target or result.source_failed):
             because = "" if result.source_failed else f"a copy from it to {target.name} failed: "
-            with stopped.lock:
+            with locks.only(stopped):
                 verdict = self._repair.recover(stopped, error, was_write=False, because=because)
                 changed.append((stopped, verdict))
+        locks.release_all()
         return result, changed
 
     def _account_for_reading(self, sources: Sequence[Source], result: CopyResult) -> ZoneFile:

@@ -234,6 +234,19 @@ class Filesystem(MountedDevice):
         which is open for writing. Raises BadHandle, ReadOnlyFilesystem, NotPermitted, BeyondCapacity, PowerLost,
         DeviceError.
         """
+        changed = self._setattr(inode, changes, caller_uid, handle, wait=True)
+        assert changed is not None
+        return self._attributes(changed)
+
+    def setattr_now(
+        self, inode: int | str, changes: AttributeChanges, caller_uid: int = 0, *, handle: int | None = None
+    ) -> bool:
+        """Do `setattr` unless the file is locked; return whether it was done."""
+        return self._setattr(inode, changes, caller_uid, handle, wait=False) is not None
+
+    def _setattr(
+        self, inode: int | str, changes: AttributeChanges, caller_uid: int, handle: int | None, *, wait: bool
+    ) -> Inode | None:
         self._check_power()
         target = self._inode(inode)
         by_handle = handle is not None
@@ -250,7 +263,9 @@ class Filesystem(MountedDevice):
         if not by_handle:
             self._refuse_if_read_only(f"inode {target.ino}")
         if isinstance(target, ZoneFile):
-            with target.lock if changes.size is None else self._copier.readings.none_of(target):
+            if not self._take_lock(target, unread=changes.size is not None, wait=wait):
+                return None
+            try:
                 if target.immutable:
                     raise target.refusal("written")
                 if changes.size is not None:
@@ -260,13 +275,22 @@ class Filesystem(MountedDevice):
                 self._change(target, changes)
                 if changes.uid is not None or changes.gid is not None:
                     target.drop_set_id()
+            finally:
+                target.lock.release()
         else:
             if changes.size is not None:
                 raise IsADirectory("directories have no size to change")
             if changes.mode is not None and changes.mode & WRITE_BITS:
                 raise NotPermitted("zonefs directories are never writable")
             self._change(target, changes)
-        return self._attributes(target)
+        return target
+
+    def _take_lock(self, file: ZoneFile, *, unread: bool, wait: bool) -> bool:
+        """Take the lock of *file*, at a time when nobody reads it if *unread*; return whether it was taken.
+
+        It always is, but without *wait* only if that can be done at once.
+        """
+        return self._copier.readings.lock_unread(file, wait=wait) if unread else file.lock.acquire(wait)
 
     def _change(self, inode: Inode, changes: AttributeChanges) -> None:
         if changes.mode is not None:
@@ -375,6 +399,15 @@ class Filesystem(MountedDevice):
         Raises IsADirectory, ReadOnlyFilesystem, NotPermitted, TooManyWriteOpenFiles (with
         explicit-open), DeviceError; nothing is open then.
         """
+        number = self._open(file, flags, caller_uid, wait=True)
+        assert number is not None
+        return number
+
+    def open_now(self, file: int | str, flags: int, caller_uid: int = 0) -> int | None:
+        """Do `open` unless the file is locked; return None if it is, and nothing is open then."""
+        return self._open(file, flags, caller_uid, wait=False)
+
+    def _open(self, file: int | str, flags: int, caller_uid: int, *, wait: bool) -> int | None:
         self._check_power()
         target = self._inode(file)
         self._tree.instantiate(target)
@@ -385,7 +418,9 @@ class Filesystem(MountedDevice):
             self._refuse_if_read_only(zone_file.name)
             if zone_file.immutable:
                 raise zone_file.refusal("written")
-        with self._copier.readings.none_of(zone_file) if truncate else zone_file.lock:
+        if not self._take_lock(zone_file, unread=truncate, wait=wait):
+            return None
+        try:
             if zone_file.lost:
                 raise zone_file.refusal("opened")
             if handle.writable:
@@ -398,6 +433,8 @@ class Filesystem(MountedDevice):
                 if handle.writable:
                     self._close_for_writing(zone_file)
                 raise
+        finally:
+            zone_file.lock.release()
         number = next(self._next_handle)
         self._handles[number] = handle
         return number
@@ -450,14 +487,31 @@ class Filesystem(MountedDevice):
 
     def release(self, handle: int) -> None:
         """Close *handle*. Raises BadHandle; an error of the device is dealt with, not raised (close(2) succeeds)."""
-        opened = self._handles.pop(handle, None)
-        if opened is None:
+        self._release(handle, wait=True)
+
+    def release_now(self, handle: int) -> bool:
+        """Do `release` unless the file is locked; return whether it was done."""
+        return self._release(handle, wait=False)
+
+    def _release(self, handle: int, *, wait: bool) -> bool:
+        opened = self._opened(handle)
+        if not opened.writable:
+            self._forget(handle)
+            return True
+        file = opened.file
+        if not file.lock.acquire(wait):
+            return False
+        try:
+            self._forget(handle)
+            verdict = None if file.lost else self._close_for_writing(file)
+        finally:
+            file.lock.release()
+        self._announce(file, verdict)
+        return True
+
+    def _forget(self, handle: int) -> None:
+        if self._handles.pop(handle, None) is None:
             raise BadHandle(f"handle {handle} is not open")
-        if opened.writable:
-            file = opened.file
-            with file.lock:
-                verdict = None if file.lost else self._close_for_writing(file)
-            self._announce(file, verdict)
 
     def read(self, handle: int, offset: int, length: int, direct: bool | None = None) -> bytes:
         """Return up to *length* bytes at *offset*: fewer at the end of the file, none at or past it.
@@ -493,13 +547,15 @@ class Filesystem(MountedDevice):
         raise error
 
     def read_now(self, handle: int, offset: int, buffer: memoryview, direct: bool | None = None) -> int | None:
-        """Do `read`, into *buffer*, if no disk must be waited for: return the number of bytes, None if one must.
+        """Do `read`, into *buffer*, if neither a disk nor a lock must be waited for: return the number of bytes.
 
-        Nothing has changed then, but for what is in *buffer*.
+        None if one must: nothing has changed then, but for what is in *buffer*.
         """
         opened = self._opened_for_reading(handle)
         file = opened.file
-        with file.lock:
+        if not file.lock.acquire(False):
+            return None
+        try:
             length = file.check_read(offset, len(buffer), direct=opened.direct if direct is None else direct)
             if not length:
                 return 0
@@ -511,6 +567,8 @@ class Filesystem(MountedDevice):
             except DeviceError as exc:
                 error = exc
                 verdict = self._repair.recover(file, exc, was_write=False)
+        finally:
+            file.lock.release()
         self._announce(file, verdict)
         raise error
 
@@ -543,12 +601,41 @@ class Filesystem(MountedDevice):
         *direct*, *append* and *sync* None: as the file was opened. Raises what `ZoneFile.check_write` raises, and
         DeviceError: then the ``errors=`` action has been taken.
         """
+        written = self._write(handle, offset, data, direct, append, wait=True)
+        assert written is not None
+        if written and (self._opened(handle).sync if sync is None else sync):
+            self.fsync(handle)
+        return written
+
+    def write_now(
+        self,
+        handle: int,
+        offset: int,
+        data: bytes | bytearray | memoryview,
+        direct: bool | None = None,
+        append: bool | None = None,
+    ) -> int | None:
+        """Do `write`, without *sync*, if no lock must be waited for; else return None, and nothing has changed."""
+        return self._write(handle, offset, data, direct, append, wait=False)
+
+    def _write(
+        self,
+        handle: int,
+        offset: int,
+        data: bytes | bytearray | memoryview,
+        direct: bool | None,
+        append: bool | None,
+        *,
+        wait: bool,
+    ) -> int | None:
         opened = self._opened(handle)
         if not opened.writable:
             raise BadHandle(f"handle {handle} is not open for writing")
         file = opened.file
         # What is read of a conventional file must not change meanwhile; in a sequential one it cannot.
-        with file.lock if file.sequential else self._copier.readings.none_of(file):
+        if not (file.lock.acquire(wait) if file.sequential else self._copier.readings.lock_unread(file, wait=wait)):
+            return None
+        try:
             offset, length = file.check_write(
                 offset,
                 len(data),
@@ -573,11 +660,11 @@ class Filesystem(MountedDevice):
             except DeviceError as exc:
                 error = exc
                 verdict = self._repair.recover(file, exc, was_write=True) if file.sequential else None
+        finally:
+            file.lock.release()
         if error is not None:
             self._announce(file, verdict)
             raise error
-        if opened.sync if sync is None else sync:
-            self.fsync(handle)
         return length
 
     def copy_range(
@@ -597,7 +684,7 @@ class Filesystem(MountedDevice):
     def copy_range_now(
         self, source: int, source_offset: int, destination: int, destination_offset: int, length: int
     ) -> int | None:
-        """Do `copy_range` if that is over at once, without a wait for a disk; else return None, and nothing is done."""
+        """Do `copy_range` if that is over at once, with no wait for a disk or a lock; else do nothing, return None."""
         return self._copy_range(source, source_offset, destination, destination_offset, length, wait=False)
 
     def _copy_range(
@@ -609,8 +696,13 @@ class Filesystem(MountedDevice):
         if source_offset < 0 or destination_offset < 0 or length < 0:
             raise InvalidRequest(f"copy of {length} bytes from {source_offset} to {destination_offset}")
         _refuse_lost((reader.file, writer.file))
-        self._copier.readings.wait_for_turn((reader.file,))
-        with Locks((reader.file, writer.file), writer.file, self._copier.readings) as locks:
+        if wait:
+            self._copier.readings.wait_for_turn((reader.file,))
+        elif not self._copier.readings.is_turn((reader.file,)):
+            return None
+        with Locks((reader.file, writer.file), writer.file, self._copier.readings, wait=wait) as locks:
+            if not locks.are_held:
+                return None
             length = self._copier.check(reader.file, source_offset, writer.file, destination_offset, length)
             if not length:
                 return 0

@@ -59,8 +59,12 @@ class RefusalLog:
         self._last: deque[Refusal] = deque(maxlen=MOST_REFUSALS)
         self._by_errno: Counter[str] = Counter()
         self._number = 0
-        self.logs = False
-        """Whether refusals are logged as they happen."""
+        self._logs = False
+
+    def log_each(self) -> None:
+        """Log refusals as they happen from now on, whatever the log level: who wants that has asked for just these."""
+        self._logs = True
+        log.setLevel(logging.INFO)
 
     def last(self, count: int = MOST_REFUSALS) -> list[Refusal]:
         """Return the last *count* refusals, the oldest of them first."""
@@ -106,6 +110,6 @@ class RefusalLog:
             )
             self._last.append(refusal)
             self._by_errno[refusal.errno] += 1
-        if self.logs:
+        if self._logs:
             log.info("refused: %s", refusal)
         return refusal

@@ -5,6 +5,10 @@ place, on trio's thread: a hop to a worker thread costs many times more than the
 that says so, a truncation, fsync) goes to a worker thread. While one does, later requests for the same file queue
 behind it at the file's gate, in the order of their arrival: writes never overtake each other, reads run beside each
 other, and other files go on. Attributes are memory: to look at them waits for nothing.
+
+*No lock of a file is waited for in place.* Gates know of requests. Others take these locks, too, and may keep them for
+long: a zone operation by the control socket, the repair after an fsync, a power cut. So what is called in place are the
+core's ``..._now``, which give up if the lock is not free: then the request goes to a worker, as one that can wait.
 """
 
 from __future__ import annotations
@@ -233,14 +237,19 @@ class Operations(FixedNames):
         while self._unsettled is not None:
             await self._unsettled.wait()
 
-    async def _call(self, ino: int, function: Callable[..., R], *args: Any) -> R:
-        """Call *function* for the file *ino*: in place if it cannot wait and nothing of that file is under way."""
-        if self._is_free(ino):
-            return function(*args)
-        return await self._call_on_worker(ino, function, *args)
+    async def _call(self, ino: int, now: Callable[[], bool], function: Callable[[], object]) -> None:
+        """Call *now* for the file *ino*, in place, if nothing of that file is under way; or *function* on a worker.
+
+        *now* does what *function* does, but it waits for nothing: it returns whether it was done.
+        """
+        if not (self._is_free(ino) and now()):
+            await self._call_on_worker(ino, function)
 
     def _is_free(self, ino: int) -> bool:
-        """Whether a call for the file *ino* cannot wait, as far as others use it, and the device itself."""
+        """Whether a call for the file *ino* cannot wait, as far as other requests for it and the device are concerned.
+
+        Somebody else may have its lock.
+        """
         return not self._waits and ino not in self._gates.busy and ino not in self._readings
 
     def _call_on_worker(self, ino: int, function: Callable[..., R], *args: Any) -> Coroutine[Any, Any, R]:
@@ -364,13 +373,14 @@ class Operations(FixedNames):
         )
         # The kernel names a handle for ftruncate(2) only.
         change = functools.partial(self._fs.setattr, ino, changes, ctx.uid, handle=fh)
+        change_now = functools.partial(self._fs.setattr_now, ino, changes, ctx.uid, handle=fh)
         # Cutting a large file takes the host's file system a while.
         try:
             if fields.update_size:
                 await self._with_room(lambda: self._call_on_worker(ino, change))
                 await self._announcer.changed_by(ino, inode >> NODE_NUMBER_SHIFT)
             else:
-                await self._call(ino, change)
+                await self._call(ino, change_now, change)
                 self.kernel.forget(ino, attr_only=True, but=inode >> NODE_NUMBER_SHIFT)
         finally:
             self._announcer.changed |= self._announcer.changed_in_place
@@ -444,7 +454,11 @@ class Operations(FixedNames):
         closing = trio.Event()
         self._closing.add(closing)
         try:
-            await self._call(ino, self._fs.release, handle)
+            await self._call(
+                ino,
+                functools.partial(self._fs.release_now, handle),
+                functools.partial(self._fs.release, handle),
+            )
             self._announcer.changed |= self._announcer.changed_in_place
             self._announcer.changed_in_place.clear()
             await self._announcer.announced([ino])
@@ -530,7 +544,7 @@ class Operations(FixedNames):
             waits = bool(flags & os.O_TRUNC) or (bool(flags & os.O_ACCMODE) and self._awaits_closed())
             # The kernel may have just learnt of another node: what was written while it did, it may not know.
             waits = waits or self._passthrough.is_renumbered(ino)
-            handle = self._fs.open(ino, flags, uid) if not waits and self._is_free(ino) else None
+            handle = self._fs.open_now(ino, flags, uid) if not waits and self._is_free(ino) else None
         except Exception as exc:
             return self._refused("open", request, exc, About(ino, None, None))
         if handle is not None:
@@ -617,13 +631,14 @@ class Operations(FixedNames):
             offset = 0
         if not sync and self._is_free(ino) and not self._passthrough.is_split(ino):
             try:
-                written = self._fs.write(handle, offset, data, direct, append, False)
+                written = self._fs.write_now(handle, offset, data, direct, append)
             except Exception as exc:
                 return self._refused("write", request, exc, About(ino, None if append else offset, len(data)))
-            if not self._announcer.changed_in_place:
+            if written is not None and not self._announcer.changed_in_place:
                 return written
-            self._in_place("write", request, written, door.reply_written)
-            return None
+            if written is not None:
+                self._in_place("write", request, written, door.reply_written)
+                return None
         write = self._call_on_worker(ino, self._fs.write, handle, offset, bytes(data), direct, append, False)
         about = About(ino, None if append else offset, len(data))
         answer = self._after_write(write, handle, sync=sync)

@@ -25,12 +25,13 @@ from tests.descriptors import opened
 from tests.fuse.conftest import ZONEFS_PY, Mounts, command_environment, run, wait_until
 from zonefs_py import copy_ranges
 from zonefs_py.config import FormatOptions
+from zonefs_py.copy.blocks import copy_blocks
 from zonefs_py.copy.engine import Engine
 from zonefs_py.device.clone import clone_device
 from zonefs_py.device.directory import create_device, open_device
 from zonefs_py.fs.format import format_device
 from zonefs_py.fs.opening import open_filesystem
-from zonefs_py.zone import CopyMethod, Geometry, ZoneOp
+from zonefs_py.zone import CopyMethod, CopyRange, Geometry, ZoneOp
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -354,6 +355,26 @@ def test_small_blocks_and_odd_zones(place: Path) -> None:
             engines = {engine: done.bytes for engine, done in fs.copy_engine.counters.items() if done.bytes}
         assert set(engines) == {Engine.REFLINK, Engine.HOST, Engine.EMULATE}
         fs.release(handle)
+
+
+@pytest.mark.parametrize("place", ["xfs", "btrfs"], indirect=True)
+def test_the_end_of_what_a_zone_holds_is_no_whole_block_of_the_host(place: Path) -> None:
+    """Past the write pointer there is nothing to share. In the middle of a zone the host shares whole blocks only."""
+    geometry = Geometry(64 * KIB, 64 * KIB, 6, 3, 512, 64 * KIB)
+    create_device(place / "disk", geometry)
+    data, old = random_bytes(4096 + 512, 1), random_bytes(64 * KIB, 2)
+    with open_device(place / "disk") as device:
+        device.write(3 * geometry.zone_size, data)
+        device.write(geometry.zone_size, old)
+        copied = copy_blocks(device, [(3 * geometry.zone_size, 8 * KIB)], geometry.zone_size)
+        assert copied == ((8 * KIB,), None)
+        assert device.read(geometry.zone_size, 64 * KIB) == data + bytes(8 * KIB - len(data)) + old[8 * KIB :]
+        # To the end of a zone too.
+        assert copy_blocks(device, [(3 * geometry.zone_size, 8 * KIB)], 4 * geometry.zone_size).error is None
+        assert device.read(4 * geometry.zone_size, 8 * KIB) == data + bytes(8 * KIB - len(data))
+        assert (place / "disk" / "seq-000004").stat().st_size == 8 * KIB
+        # It is in memory only, what was not shared.
+        assert device.copy_waits([CopyRange(4 * geometry.zone_size, 0, 4096)], CopyMethod.REFLINK)
 
 
 # --- Programs -------------------------------------------------------------------------------------------------------

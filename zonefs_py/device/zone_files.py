@@ -112,13 +112,18 @@ class DirectoryStore:
         reader = self._descriptors.acquire(source.number)
         try:
             writer = self._descriptors.acquire(destination.number)
+            shared = False
             try:
-                host_copy.copy(reader, source.offset, writer, destination.offset, length, method)
-                if method is CopyMethod.REFLINK and not source.offset and length >= os.fstat(reader).st_size:
+                shared = host_copy.copy(
+                    reader, source.offset, writer, destination.offset, length, method, self._alignment
+                )
+                # Before it shares anything, the host writes it.
+                is_start = shared and source.number in self._unwritten and not source.offset
+                if is_start and length >= os.fstat(reader).st_size:
                     self._unwritten.discard(source.number)
             finally:
                 self._dirty.add(destination.number)
-                if method is not CopyMethod.REFLINK:
+                if not shared:
                     self._unwritten.add(destination.number)
                 self._descriptors.release(destination.number)
         finally:

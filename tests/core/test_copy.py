@@ -23,7 +23,7 @@ from tests.core.copying import (
     zone_bytes,
 )
 from zonefs_py.config import ErrorsPolicy, FormatOptions, MountOptions
-from zonefs_py.copy.engine import BUFFER_SIZE, CopyEngine, Engine
+from zonefs_py.copy.engine import BUFFER_SIZE, CopyCounters, CopyEngine, Engine, Step
 from zonefs_py.device.aligned import is_aligned_memory
 from zonefs_py.device.directory import create_device, open_device
 from zonefs_py.device.emulated import EmulatedDevice
@@ -40,6 +40,7 @@ from zonefs_py.errors import (
     OpenZonesExhausted,
     OutOfMemory,
     ReadOnlyFilesystem,
+    TableChanged,
     ZonefsError,
 )
 from zonefs_py.fs.filesystem import Filesystem
@@ -890,3 +891,54 @@ def test_a_copy_that_may_wait_is_not_begun(
         # From an offset within a block it is read and written.
         assert fs.copy_range_now(source, 1, target, 2 * BLOCK, BLOCK) is None
         assert fs.getattr(fs.resolve("seq/1")).size == 2 * BLOCK
+
+
+@pytest.mark.parametrize("most", [BLOCK, 2 * BLOCK, 64 * BLOCK])
+@pytest.mark.parametrize("name", ["copy_max_bytes", "copy_max_range_bytes"])
+def test_whether_a_copy_is_over_at_once_is_found_out_at_once(name: str, most: int) -> None:
+    """Limits can make a million commands of it. Who asks may be the thread that serves everybody."""
+    zone = 256 * 4096 * BLOCK
+    device = MemoryDevice(Geometry(zone, zone, 2, 2, BLOCK, zone))
+    asked: list[int] = []
+
+    class Counting(CopyEngine):
+        def _choose(self, ranges: Sequence[CopyRange], methods: Sequence[CopyMethod]) -> Iterator[Step]:
+            asked.append(len(ranges))
+            return super()._choose(ranges, methods)
+
+    engine = Counting(device)
+    engine.set_limit(name, most)
+    assert engine.plan_now([CopyRange(0, zone, zone)]) is None
+    assert len(asked) <= 5
+    assert engine.plan_now([CopyRange(0, zone, most)]) is not None
+
+
+class MovingDevice(MemoryDevice):
+    """A device below which a table changes, as that of a stack, after the *ahead*-th time that somebody has looked."""
+
+    ahead = 1 << 30
+    looked = 0
+
+    @property
+    def generation(self) -> int:
+        self.looked += 1
+        return int(self.looked > self.ahead)
+
+    def copy(self, ranges: Sequence[CopyRange], method: CopyMethod, generation: int | None = None) -> None:
+        if generation != self.generation:
+            raise TableChanged("it has changed")
+        super().copy(ranges, method, generation)
+
+
+def test_a_copy_at_once_is_not_planned_again() -> None:
+    device = MovingDevice(GEOMETRY)
+    format_device(device, FormatOptions())
+    with Filesystem(device) as fs:
+        put(fs, "seq/0", random_bytes(3 * BLOCK, 1))
+        source, target = fs.open("seq/0", os.O_RDONLY), fs.open("seq/1", os.O_RDWR)
+        device.ahead = device.looked + 1
+        assert fs.copy_range_now(source, 0, target, 0, 3 * BLOCK) is None
+        assert fs.copy_engine.counters[Engine.HOST] == CopyCounters()
+        assert size_of(fs, "seq/1") == 0
+        assert fs.copy_range(source, 0, target, 0, 3 * BLOCK) == 3 * BLOCK
+        assert content(fs, "seq/1") == random_bytes(3 * BLOCK, 1)

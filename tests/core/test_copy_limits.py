@@ -110,7 +110,7 @@ class Choosy(MemoryDevice):
 
 
 def engines(engine: CopyEngine, ranges: Sequence[CopyRange]) -> set[Engine]:
-    return {step.engine for step in engine.plan(ranges)}
+    return {step.engine for step in engine.plan(ranges).steps}
 
 
 def test_the_way_is_chosen_for_the_pieces_that_the_device_will_get() -> None:

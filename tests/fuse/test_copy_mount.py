@@ -785,3 +785,30 @@ def test_programs_need_nothing_else(mnt: Path, mounted: Mounts) -> None:
         offset += copy_range(mnt / f"seq/{index}", 0, mnt / "seq/5", offset, CAPACITY)
     assert digest(mnt / "seq/5") == digest(mnt / "seq/4")
     assert by_engine(mounted, mnt) == {"host": 10 * BLOCK}
+
+
+def test_a_copy_of_many_commands_does_not_hold_up_the_mount(xfs: HostFilesystem, mounted: Mounts) -> None:
+    """Reflinks that wait for nothing are made by who serves all others; but not thousands of them."""
+    directory = xfs.path / "many-commands"
+    directory.mkdir()
+    device = make_device(directory, zone_size="64M", zone_capacity="64M")
+    mnt = mounted(device)
+    piece = random_bytes(MIB, 1)
+    with opened(mnt / "cnv/0", os.O_WRONLY) as writer:
+        for offset in range(0, 64 * MIB, MIB):
+            assert os.pwrite(writer, piece, offset) == MIB
+        os.fsync(writer)
+    run(ZONEFS_PY, "limits", mnt, f"copy_max_bytes={BLOCK}")
+    copier = threading.Thread(target=copy_range, args=(mnt / "cnv/0", 0, mnt / "seq/0", 0, 64 * MIB))
+    copier.start()
+    wait_until("the copy has begun", lambda: (device / "seq-000003").stat().st_size > 0)
+    served = 0
+    while copier.is_alive():
+        # The kernel knows nothing of space, and asks.
+        os.statvfs(mnt)
+        served += copier.is_alive()
+    copier.join()
+    assert by_engine(mounted, mnt) == {"reflink": 64 * MIB}
+    assert served >= 3
+    mounted.unmount(mnt)
+    shutil.rmtree(directory)

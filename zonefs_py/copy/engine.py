@@ -10,8 +10,8 @@ import logging
 import mmap
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from enum import Enum
 from itertools import groupby
 from typing import NamedTuple
@@ -44,6 +44,9 @@ _METHODS = {Engine(method.value): method for method in CopyMethod}
 MAX_PLANS = 8
 """How often a copy is planned at most, where what lies below a stack changes while it runs."""
 
+MAX_RANGES_NOW = 4
+"""Ranges of a copy that is over at once, in all its commands. Each takes its time, and limits can make millions."""
+
 
 @dataclass(frozen=True)
 class CopyCounters:
@@ -58,19 +61,8 @@ class CopyCounters:
     errors: int = 0
     nanoseconds: int = 0
 
-    def __add__(self, more: CopyCounters) -> CopyCounters:
-        """Return both together."""
-        return CopyCounters(
-            self.copies + more.copies,
-            self.commands + more.commands,
-            self.bytes + more.bytes,
-            self.errors + more.errors,
-            self.nanoseconds + more.nanoseconds,
-        )
 
-
-@dataclass(frozen=True)
-class CopyResult:
+class CopyResult(NamedTuple):
     """How far a copy came: ``completed`` bytes from its start are known to be copied.
 
     ``error`` is what stopped it, None if nothing did. ``issued`` says whether the device has tried what failed, and
@@ -88,6 +80,22 @@ class Step(NamedTuple):
 
     engine: Engine
     ranges: tuple[CopyRange, ...]
+
+
+class Plan(NamedTuple):
+    """The steps of a copy, and the device's `generation` for which they are right."""
+
+    generation: int
+    steps: Sequence[Step]
+
+
+class _Tally:
+    """What a copy adds to the counters of one engine."""
+
+    __slots__ = ("bytes", "commands", "errors", "nanoseconds")
+
+    def __init__(self) -> None:
+        self.commands = self.bytes = self.errors = self.nanoseconds = 0
 
 
 CopyBuffer = bytearray | mmap.mmap
@@ -114,6 +122,11 @@ class CopyEngine:
         self._device = device
         self._wanted = wanted
         self._allocate = allocate
+        # What a device tells about itself stays as it is.
+        self._methods = tuple(method for method in device.info.copy_methods if wanted in (None, Engine(method.value)))
+        self._alignment = 1
+        if self._methods[:1] == (CopyMethod.REFLINK,):
+            self._alignment = device.info.reflink_alignment or 1
         self._lock = threading.Lock()
         """Guards everything below. Never held during I/O."""
         info = device.info
@@ -144,21 +157,41 @@ class CopyEngine:
         with self._lock:
             self._limits = self._limits.with_limits(values, self._device.info.block_size)
 
-    def plan(self, ranges: Sequence[CopyRange]) -> list[Step]:
-        """Return the steps in which `copy` would copy *ranges* now."""
-        info, limits = self._device.info, self._limits
-        methods = [method for method in info.copy_methods if self._wanted in (None, Engine(method.value))]
-        alignment = info.reflink_alignment if methods[:1] == [CopyMethod.REFLINK] else 0
+    def plan(self, ranges: Sequence[CopyRange]) -> Plan:
+        """Return in which steps `copy` would copy *ranges* now."""
+        # Before the choice: what is chosen for one table of a stack must not be done under another.
+        generation = self._device.generation
+        return Plan(generation, self._with_joined_emulation(self._steps(ranges)))
+
+    def plan_now(self, ranges: Sequence[CopyRange]) -> Plan | None:
+        """Return how to copy *ranges* by `copy_planned` at once: without a wait for a disk, and in few commands.
+
+        None if that cannot be, for all that is known; it is found out soon, however many commands there would be.
+        """
+        generation = self._device.generation
         steps: list[Step] = []
-        for aligned, those in groupby(split_aligned(ranges, info.block_size), self._is_aligned):
+        nr_ranges = 0
+        for step in self._steps(ranges):
+            nr_ranges += len(step.ranges)
+            if nr_ranges > MAX_RANGES_NOW or step.engine is Engine.EMULATE:
+                return None
+            if self._device.copy_waits(step.ranges, _METHODS[step.engine]):
+                return None
+            steps.append(step)
+        return Plan(generation, steps)
+
+    def _steps(self, ranges: Sequence[CopyRange]) -> Iterator[Step]:
+        """Yield the steps, each when it is asked for, but for what is emulated: that is in as many as commands."""
+        limits, methods = self._limits, self._methods
+        zone_size = self._device.info.zone_size
+        for aligned, those in groupby(split_aligned(ranges, self._device.info.block_size), self._is_aligned):
             if aligned and methods and limits.offload:
-                for command in plan(those, limits, info.zone_size, alignment or 1):
-                    steps += self._choose(command.ranges, methods)
+                for command in plan(those, limits, zone_size, self._alignment):
+                    yield from self._choose(command.ranges, methods)
             else:
                 # Unaligned bytes are between conventional zones, or in one of the destination: both are read as one.
                 pieces = tuple(those)
-                steps.append(Step(Engine.EMULATE, tuple(cut_at(pieces, info.zone_size)) if aligned else pieces))
-        return self._with_joined_emulation(steps)
+                yield Step(Engine.EMULATE, tuple(cut_at(pieces, zone_size)) if aligned else pieces)
 
     def _is_aligned(self, piece: CopyRange) -> bool:
         return not (piece.source | piece.destination | piece.length) % self._device.info.block_size
@@ -178,7 +211,7 @@ class CopyEngine:
         for engine, those in groupby(ranges, best):
             yield Step(engine, tuple(those))
 
-    def _with_joined_emulation(self, steps: Sequence[Step]) -> list[Step]:
+    def _with_joined_emulation(self, steps: Iterable[Step]) -> list[Step]:
         """Undo what the limits of commands did to what is emulated: these limits are the device's."""
         joined: list[Step] = []
         for engine, those in groupby(steps, lambda step: step.engine):
@@ -193,37 +226,47 @@ class CopyEngine:
             joined.append(Step(engine, tuple(ranges)))
         return joined
 
-    def waits(self, ranges: Sequence[CopyRange]) -> bool:
-        """Whether a copy of *ranges* now may wait for a disk, or takes its time because data is moved by us."""
-        return any(
-            engine is Engine.EMULATE or self._device.copy_waits(pieces, _METHODS[engine])
-            for engine, pieces in self.plan(ranges)
-        )
-
     def copy(self, ranges: Sequence[CopyRange]) -> CopyResult:
         """Copy *ranges* in order, whose destinations follow each other; never raises DeviceError.
 
         All numbers are multiples of the block size, except that a range to conventional zones can be any bytes, and one
         to a sequential zone can begin anywhere in the source.
         """
-        tally: dict[Engine, CopyCounters] = {}
+        tally: dict[Engine, _Tally] = {}
         completed = 0
         for _ in range(MAX_PLANS):
             rest = list(part_of(ranges, completed, completed + total_length(ranges)))
-            result = self._copy_as_planned(rest, tally)
+            result = self._run(self.plan(rest), tally)
             completed += result.completed
             # What was planned for one table of a stack must not be done under another; all before it is done.
             if not isinstance(result.error, TableChanged):
                 break
+        self._count(tally)
+        return result._replace(completed=completed)
+
+    def copy_planned(self, planned: Plan) -> CopyResult:
+        """Do *planned*, as `copy` would, but not under another table of a stack: TableChanged is the error then."""
+        tally: dict[Engine, _Tally] = {}
+        result = self._run(planned, tally)
+        if result.completed or not isinstance(result.error, TableChanged):
+            self._count(tally)
+        return result
+
+    def _count(self, tally: Mapping[Engine, _Tally]) -> None:
         with self._lock:
             for engine, more in tally.items():
-                self._counters[engine] += more
-        return replace(result, completed=completed)
+                done = self._counters[engine]
+                self._counters[engine] = CopyCounters(
+                    done.copies + 1,
+                    done.commands + more.commands,
+                    done.bytes + more.bytes,
+                    done.errors + more.errors,
+                    done.nanoseconds + more.nanoseconds,
+                )
 
-    def _copy_as_planned(self, ranges: Sequence[CopyRange], tally: dict[Engine, CopyCounters]) -> CopyResult:
-        # Before the choice: what is chosen for one table of a stack must not be done under another.
-        generation = self._device.generation
-        steps = self.plan(ranges)
+    def _run(self, planned: Plan, tally: dict[Engine, _Tally]) -> CopyResult:
+        """Do *planned*, and add to *tally* what that was."""
+        generation, steps = planned
         emulated = [piece for step in steps if step.engine is Engine.EMULATE for piece in step.ranges]
         buffer = None
         completed = 0
@@ -238,21 +281,22 @@ class CopyEngine:
                     result, commands = self._emulate(pieces, buffer)
                 else:
                     result, commands = self._offload(pieces, _METHODS[engine], generation), 1
-                spent = time.perf_counter_ns() - started
-                errors = result.error is not None and not isinstance(result.error, TableChanged)
-                before = tally.get(engine, CopyCounters(copies=1))
-                tally[engine] = before + CopyCounters(0, commands, result.completed, errors, spent)
+                counted = tally.get(engine) or tally.setdefault(engine, _Tally())
+                counted.nanoseconds += time.perf_counter_ns() - started
+                counted.commands += commands
+                counted.bytes += result.completed
                 completed += result.completed
                 if result.error is not None:
+                    counted.errors += not isinstance(result.error, TableChanged)
                     break
         except OutOfMemory as exc:
-            tally[Engine.EMULATE] = tally.get(Engine.EMULATE, CopyCounters(copies=1)) + CopyCounters(errors=1)
+            tally.setdefault(Engine.EMULATE, _Tally()).errors += 1
             result = CopyResult(0, exc, issued=False)
         finally:
             if buffer is not None:
                 with self._lock:
                     self._buffer = buffer
-        return replace(result, completed=completed)
+        return result._replace(completed=completed)
 
     def _offload(self, ranges: Sequence[CopyRange], method: CopyMethod, generation: int) -> CopyResult:
         try:

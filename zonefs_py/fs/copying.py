@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple, Self
 
 from zonefs_py.copy.abi import MAX_TOTAL_BYTES, share_out
-from zonefs_py.copy.engine import CopyEngine, CopyResult
+from zonefs_py.copy.engine import CopyEngine, CopyResult, Plan
 from zonefs_py.copy.plan import gather
 from zonefs_py.device.base import ZonedDevice
 from zonefs_py.errors import BeyondCapacity, DeviceError, InvalidRequest, OutOfMemory
@@ -17,6 +17,7 @@ from zonefs_py.fs.file import ZoneFile
 from zonefs_py.fs.mount import Mount
 from zonefs_py.fs.recovery import Verdict
 from zonefs_py.fs.repair import Repair
+from zonefs_py.zone import CopyRange
 
 
 class RangesCopied(NamedTuple):
@@ -233,22 +234,32 @@ class FileCopier:
                 )
         return offset
 
-    def waits(self, engine: CopyEngine, source: Source, target: ZoneFile, offset: int) -> bool:
-        """Whether a `copy` of *source* may wait for a disk, or takes its time."""
-        return engine.waits(gather([(source.file.start + source.offset, source.length)], target.start + offset))
+    def plan_now(self, engine: CopyEngine, source: Source, target: ZoneFile, offset: int) -> Plan | None:
+        """Return the plan of a `copy` of *source* that waits for no disk and is over at once; None if it may not be."""
+        return engine.plan_now([CopyRange(source.file.start + source.offset, target.start + offset, source.length)])
 
     def copy(
-        self, engine: CopyEngine, sources: Sequence[Source], target: ZoneFile, offset: int, locks: Locks
+        self,
+        engine: CopyEngine,
+        sources: Sequence[Source],
+        target: ZoneFile,
+        offset: int,
+        locks: Locks,
+        planned: Plan | None = None,
     ) -> tuple[CopyResult, list[tuple[ZoneFile, Verdict | None]]]:
         """Copy by *engine* what has been checked under *locks*, and account for it. Return also what an error changed.
 
-        Sequential sources are given free while the data is copied; in the end, no lock is held any more.
+        Sequential sources are given free while the data is copied, unless it is *planned*, by `plan_now`; in the end,
+        no lock is held any more.
         """
-        places = [(source.file.start + source.offset, source.length) for source in sources]
-        read = {source.file for source in sources if source.file.sequential and source.file is not target}
-        with self.readings.of(read):
-            locks.release(read)
-            result = engine.copy(gather(places, target.start + offset))
+        if planned is not None:
+            result = engine.copy_planned(planned)
+        else:
+            places = [(source.file.start + source.offset, source.length) for source in sources]
+            read = {source.file for source in sources if source.file.sequential and source.file is not target}
+            with self.readings.of(read):
+                locks.release(read)
+                result = engine.copy(gather(places, target.start + offset))
         stopped = self._account_for_reading(sources, result)
         error = result.error if isinstance(result.error, DeviceError) and result.issued else None
         changed: list[tuple[ZoneFile, Verdict | None]] = []

@@ -33,6 +33,7 @@ from zonefs_py.errors import (
     NotPermitted,
     PowerLost,
     ReadOnlyFilesystem,
+    TableChanged,
     UserError,
     ZonefsError,
 )
@@ -615,12 +616,19 @@ class Filesystem(MountedDevice):
             if not length:
                 return 0
             piece = Source(reader.file, source_offset, length, reader.keep_atime)
-            if not wait and self._copier.waits(self.copy_engine, piece, writer.file, destination_offset):
-                return None
-            result, verdicts = self._copier.copy(self.copy_engine, [piece], writer.file, destination_offset, locks)
+            planned = None
+            if not wait:
+                planned = self._copier.plan_now(self.copy_engine, piece, writer.file, destination_offset)
+                if planned is None:
+                    return None
+            result, verdicts = self._copier.copy(
+                self.copy_engine, [piece], writer.file, destination_offset, locks, planned
+            )
         for file, verdict in verdicts:
             self._announce(file, verdict)
         if result.error is not None and not result.completed:
+            if planned is not None and isinstance(result.error, TableChanged):
+                return None
             raise result.error
         return result.completed
 

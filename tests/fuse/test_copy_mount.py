@@ -590,6 +590,19 @@ class TestRefusals:
                     with pytest.raises(OSError, match=os.strerror(errno.EPERM)):
                         os.copy_file_range(reader, writer, BLOCK, 0, BLOCK)
 
+    def test_append_can_be_taken_off(self, mnt: Path, mounted: Mounts) -> None:
+        """What counts is how the file is open now: the kernel lets a copy pass then, and so do we."""
+        flags = os.O_WRONLY | os.O_APPEND | os.O_DIRECT
+        with opened(mnt / "seq/0", os.O_RDONLY) as reader, opened(mnt / "seq/1", flags) as writer:
+            with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
+                os.copy_file_range(reader, writer, BLOCK, 0, 0)
+            fcntl.fcntl(writer, fcntl.F_SETFL, os.O_DIRECT)
+            assert os.copy_file_range(reader, writer, BLOCK, 0, 0) == BLOCK
+            fcntl.fcntl(writer, fcntl.F_SETFL, os.O_DIRECT | os.O_APPEND)
+            with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
+                os.copy_file_range(reader, writer, BLOCK, 0, BLOCK)
+        assert by_engine(mounted, mnt) == {"host": BLOCK}
+
     def test_a_buffered_destination_is_accepted(self, mnt: Path) -> None:
         for flags in (os.O_WRONLY, os.O_RDWR, os.O_WRONLY | os.O_DIRECT, os.O_WRONLY | os.O_SYNC):
             size = (mnt / "seq/1").stat().st_size
@@ -812,3 +825,23 @@ def test_a_copy_of_many_commands_does_not_hold_up_the_mount(xfs: HostFilesystem,
     assert served >= 3
     mounted.unmount(mnt)
     shutil.rmtree(directory)
+
+
+@pytest.mark.parametrize("flags", [os.O_DSYNC, os.O_SYNC])
+@pytest.mark.parametrize("name", ["seq/1", "cnv/1"])
+def test_a_copy_to_a_synchronous_file_survives_a_power_cut(
+    name: str, flags: int, device_dir: Callable[..., Path], mounted: Mounts
+) -> None:
+    """Of write(2) the kernel tells us that it must be durable, of copy_file_range(2) and of ioctls it does not."""
+    device = device_dir(zones=9, conventional=3, zone_size="4M", zone_capacity="3M")
+    mnt = mounted(Path(f"write-cache:{device}"))
+    data = random_bytes(8 * BLOCK, 1)
+    put(mnt / "seq/0", data)
+    run("sync", mnt / "seq/0")
+    with (mnt / "seq/0").open("rb") as reader, opened(mnt / name, os.O_RDWR | flags) as writer:
+        assert os.copy_file_range(reader.fileno(), writer, 2 * BLOCK, 0, 0) == 2 * BLOCK
+        assert copy_ranges(writer, [(reader, 2 * BLOCK, 2 * BLOCK)], 2 * BLOCK) == [2 * BLOCK]
+    with opened(mnt / "seq/0", os.O_RDONLY) as file, opened(mnt / name, os.O_RDWR) as writer:
+        assert os.copy_file_range(file, writer, 4 * BLOCK, 4 * BLOCK, 4 * BLOCK) == 4 * BLOCK
+    run(ZONEFS_PY, "ctl", mnt, "power-cut")
+    assert (mnt / name).read_bytes()[: 8 * BLOCK].rstrip(b"\0") == data[: 4 * BLOCK].rstrip(b"\0")

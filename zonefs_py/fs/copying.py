@@ -12,7 +12,7 @@ from zonefs_py.copy.abi import MAX_TOTAL_BYTES, share_out
 from zonefs_py.copy.engine import CopyEngine, CopyResult, Plan
 from zonefs_py.copy.plan import gather
 from zonefs_py.device.base import ZonedDevice
-from zonefs_py.errors import BeyondCapacity, DeviceError, InvalidRequest, OutOfMemory
+from zonefs_py.errors import BeyondCapacity, DeviceError, InvalidRequest, ZonefsError
 from zonefs_py.fs.file import ZoneFile
 from zonefs_py.fs.mount import Mount
 from zonefs_py.fs.recovery import Verdict
@@ -28,7 +28,7 @@ class RangesCopied(NamedTuple):
 
     offset: int
     completed: tuple[int, ...]
-    error: DeviceError | OutOfMemory | None
+    error: ZonefsError | None
 
 
 class Source(NamedTuple):

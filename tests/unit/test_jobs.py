@@ -94,7 +94,7 @@ def test_no_rate_below_one(rate: int) -> None:
 def test_pieces_cover_everything_once_and_stay_within_bounds(
     length: int, blocks: list[int], largest: int, rate: int | None
 ) -> None:
-    state = JobState(length, [""] * len(blocks), blocks, [0] * len(blocks), largest, rate)
+    state = JobState(length, [""] * len(blocks), blocks, [0] * len(blocks), largest, Throttle(rate))
     done = [0] * len(blocks)
     now = 0.0
     while (piece := state.take(now)) is not None:
@@ -328,6 +328,18 @@ def test_a_throttled_copy_takes_the_time_it_should() -> None:
     # After the last piece nothing is waited for.
     assert clock.now == pytest.approx(4 - 1 / PIECES_PER_SECOND)
     assert max(clock.waits) == pytest.approx(1 / PIECES_PER_SECOND)
+
+
+def test_jobs_that_share_a_throttle_are_no_faster_than_one() -> None:
+    clock = Clock()
+    shared = Throttle(16_000)
+    target = ScriptedTarget("a", DATA)
+    with CopyJobs(1, clock=clock, wait=clock.wait) as queue:
+        for done in range(0, len(DATA), 800):
+            piece = CopySource(0, done, 800)
+            assert finished(queue, piece, [CopyDestination(target)], throttle=shared).destinations[0].copied == 800
+    assert target.received == DATA
+    assert clock.now == pytest.approx(4 - 800 / 16_000)
 
 
 def test_all_destinations_share_the_throttle() -> None:

@@ -20,7 +20,10 @@ PIECES_PER_SECOND = 10
 
 
 class Throttle:
-    """Bytes per second, without credit for a time in which nothing was copied."""
+    """Bytes per second, without credit for a time in which nothing was copied.
+
+    Jobs of one queue can share one: together they are no faster then, at once or one after the other.
+    """
 
     def __init__(self, rate: int | None) -> None:
         """*rate* None: no throttle. Raises InvalidRequest for a rate that is not above 0."""
@@ -98,11 +101,11 @@ class JobState:
         block_sizes: Sequence[int],
         offsets: Sequence[int | None],
         largest_piece: int,
-        rate: int | None,
+        throttle: Throttle,
     ) -> None:
         """*length* bytes go to each destination; one without an offset appends, and gets to know where in `started`."""
         self.length = length
-        self.throttle = Throttle(rate)
+        self.throttle = throttle
         self.cancelled = False
         self._names = tuple(names)
         self._block_sizes = tuple(block_sizes)

@@ -508,17 +508,20 @@ def test_what_was_copied_before_an_error_is_reported(error: Exception) -> None:
     assert not result.cancelled
 
 
-def test_a_bug_of_a_target_or_callback_does_not_hang_anybody(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("kind", [ValueError, SystemExit])
+def test_a_bug_of_a_target_or_callback_does_not_hang_anybody(
+    kind: type[BaseException], caplog: pytest.LogCaptureFixture
+) -> None:
     def fail(done: int) -> None:
-        raise ValueError("a bug")
+        raise kind("a bug")
 
     def fail_too(result: JobResult) -> None:
-        raise RuntimeError("another")
+        raise kind("another")
 
     target, other = ScriptedTarget("a", DATA, script=fail), ScriptedTarget("b", DATA)
     with CopyJobs(1) as queue:
         result = finished(queue, WHOLE, [CopyDestination(target), CopyDestination(other)], on_done=fail_too)
-        assert isinstance(result.destinations[0].error, ValueError)
+        assert isinstance(result.destinations[0].error, kind)
         assert other.received == DATA
         assert finished(queue, WHOLE, [CopyDestination(ScriptedTarget("c", DATA))]).destinations[0].error is None
     assert [record.message.partition(":")[0] for record in caplog.records] == ["bug", "bug"]

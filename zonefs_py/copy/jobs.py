@@ -271,7 +271,7 @@ class CopyJobs:
         target = job.destinations[piece.destination].target
         start = job.state.offset(piece.destination)
         copied = 0
-        error: Exception | None = None
+        error: BaseException | None = None
         try:
             if start is None:
                 start = target.end()
@@ -279,8 +279,9 @@ class CopyJobs:
             assert 0 <= copied <= piece.length, f"{target.name}: {copied} of {piece.length} bytes copied"
         except (ZonefsError, OSError) as exc:
             error = exc
-        except Exception as exc:
-            # A bug of the target's. Whoever waits for this job must hear of it, and the other jobs go on.
+        except BaseException as exc:
+            # A bug of the target's, or SystemExit, which would end this thread without a word. Whoever waits for this
+            # job must hear of it, and the other jobs go on.
             log.exception("bug: %s: copy failed", target.name)
             error = exc
         with self._changed:
@@ -299,8 +300,8 @@ class CopyJobs:
         try:
             if job.on_done is not None:
                 job.on_done(result)
-        except Exception:
-            # Whose callback it is cannot be told: the queue is not ours alone.
+        except BaseException:
+            # Whose callback it is cannot be told: the queue is not ours alone. Not even SystemExit ends this thread.
             log.exception("bug: the callback of a copy failed")
         with self._changed:
             self._jobs.remove(job)

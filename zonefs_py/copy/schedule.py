@@ -88,7 +88,7 @@ class DestinationResult:
     name: str
     offset: int | None
     copied: int
-    error: Exception | None
+    error: BaseException | None
 
 
 class JobState:
@@ -112,7 +112,7 @@ class JobState:
         self._offsets = list(offsets)
         self._largest_piece = largest_piece
         self._copied = [0] * len(names)
-        self._errors: list[Exception | None] = [None] * len(names)
+        self._errors: list[BaseException | None] = [None] * len(names)
         self._ended = [False] * len(names)
 
     @property
@@ -175,7 +175,7 @@ class JobState:
         self._ended[piece.destination] = not length
         self.throttle.spend(length - piece.length, now)
 
-    def failed(self, piece: Piece, error: Exception, now: float) -> None:
+    def failed(self, piece: Piece, error: BaseException, now: float) -> None:
         """Take note that *error* ends the copy to the piece's destination, of which nothing was copied."""
         self._errors[piece.destination] = error
         self._ended[piece.destination] = True

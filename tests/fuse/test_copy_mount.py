@@ -845,3 +845,18 @@ def test_a_copy_to_a_synchronous_file_survives_a_power_cut(
         assert os.copy_file_range(file, writer, 4 * BLOCK, 4 * BLOCK, 4 * BLOCK) == 4 * BLOCK
     run(ZONEFS_PY, "ctl", mnt, "power-cut")
     assert (mnt / name).read_bytes()[: 8 * BLOCK].rstrip(b"\0") == data[: 4 * BLOCK].rstrip(b"\0")
+
+
+def test_info_shows_what_the_engines_have_done(mnt: Path) -> None:
+    assert "\ncopies: none yet\n" in run(ZONEFS_PY, "info", mnt).stdout
+    put(mnt / "seq/0", random_bytes(5 * BLOCK, 1))
+    assert copy_range(mnt / "seq/0", 0, mnt / "cnv/0", 0, 3 * BLOCK) == 3 * BLOCK
+    assert copy_range(mnt / "seq/0", 0, mnt / "cnv/0", 1, 2 * BLOCK) == 2 * BLOCK
+    assert copy_range(mnt / "seq/0", 0, mnt / "seq/1", 0, BLOCK) == BLOCK
+    words = [line.split() for line in run(ZONEFS_PY, "info", mnt).stdout.splitlines()]
+    start = words.index(["copies:", "copies", "commands", "bytes", "errors", "milliseconds"])
+    assert [line[:5] for line in words[start + 1 :]] == [
+        ["host", "2", "2", str(4 * BLOCK), "0"],
+        ["emulate", "1", "1", str(2 * BLOCK), "0"],
+    ]
+    assert all(float(line[5]) > 0 for line in words[start + 1 :])

@@ -906,9 +906,9 @@ def test_whether_a_copy_is_over_at_once_is_found_out_at_once(name: str, most: in
     asked: list[int] = []
 
     class Counting(CopyEngine):
-        def _choose(self, ranges: Sequence[CopyRange], methods: Sequence[CopyMethod]) -> Iterator[Step]:
+        def _choose(self, ranges: tuple[CopyRange, ...]) -> Iterator[Step]:
             asked.append(len(ranges))
-            return super()._choose(ranges, methods)
+            return super()._choose(ranges)
 
     engine = Counting(device)
     engine.set_limit(name, most)

@@ -37,6 +37,8 @@ class Engine(Enum):
     HOST = "host"
     EMULATE = "emulate"
 
+    __hash__ = object.__hash__  # there is one of each, and Enum's own is slow
+
 
 _METHODS = {Engine(method.value): method for method in CopyMethod}
 
@@ -90,12 +92,12 @@ class Plan(NamedTuple):
 
 
 class _Tally:
-    """What a copy adds to the counters of one engine."""
+    """The counters of one engine while they grow, or what one copy adds to them."""
 
-    __slots__ = ("bytes", "commands", "errors", "nanoseconds")
+    __slots__ = ("bytes", "commands", "copies", "errors", "nanoseconds")
 
     def __init__(self) -> None:
-        self.commands = self.bytes = self.errors = self.nanoseconds = 0
+        self.copies = self.commands = self.bytes = self.errors = self.nanoseconds = 0
 
 
 CopyBuffer = bytearray | mmap.mmap
@@ -120,20 +122,22 @@ class CopyEngine:
         *allocate* makes the buffer; it may raise MemoryError.
         """
         self._device = device
-        self._wanted = wanted
         self._allocate = allocate
         # What a device tells about itself stays as it is.
-        self._methods = tuple(method for method in device.info.copy_methods if wanted in (None, Engine(method.value)))
-        self._alignment = 1
-        if self._methods[:1] == (CopyMethod.REFLINK,):
-            self._alignment = device.info.reflink_alignment or 1
+        self._block_size, self._zone_size = device.info.block_size, device.info.zone_size
+        self._ways = tuple((method, Engine(method.value)) for method in device.info.copy_methods)
+        """How the device can copy, best first, as far as that is wanted."""
+        if wanted is not None:
+            self._ways = tuple(way for way in self._ways if way[1] is wanted)
+        is_reflink = bool(self._ways) and self._ways[0][0] is CopyMethod.REFLINK
+        self._alignment = (device.info.reflink_alignment or 1) if is_reflink else 1
         self._lock = threading.Lock()
         """Guards everything below. Never held during I/O."""
         info = device.info
         self._limits = CopyLimits.of_hardware(
             info.copy_max_hw_bytes, info.copy_max_range_hw_bytes, info.copy_max_nr_ranges_hw, info.block_size
         )
-        self._counters = {engine: CopyCounters() for engine in Engine}
+        self._counts = {engine: _Tally() for engine in Engine}
         self._buffer: CopyBuffer | None = None
         """The emulation's buffer while nobody uses it; a second copy at the same time makes one of its own."""
 
@@ -146,7 +150,10 @@ class CopyEngine:
     def counters(self) -> dict[Engine, CopyCounters]:
         """What each engine has done so far."""
         with self._lock:
-            return dict(self._counters)
+            return {
+                engine: CopyCounters(done.copies, done.commands, done.bytes, done.errors, done.nanoseconds)
+                for engine, done in self._counts.items()
+            }
 
     def set_limit(self, name: str, value: int) -> None:
         """Set one of the limits, for the next copy. Raises InvalidRequest."""
@@ -155,7 +162,7 @@ class CopyEngine:
     def set_limits(self, values: Mapping[str, int]) -> None:
         """Set several limits, for the next copy: all, or none and InvalidRequest."""
         with self._lock:
-            self._limits = self._limits.with_limits(values, self._device.info.block_size)
+            self._limits = self._limits.with_limits(values, self._block_size)
 
     def plan(self, ranges: Sequence[CopyRange]) -> Plan:
         """Return in which steps `copy` would copy *ranges* now."""
@@ -182,30 +189,48 @@ class CopyEngine:
 
     def _steps(self, ranges: Sequence[CopyRange]) -> Iterator[Step]:
         """Yield the steps, each when it is asked for, but for what is emulated: that is in as many as commands."""
-        limits, methods = self._limits, self._methods
-        zone_size = self._device.info.zone_size
-        for aligned, those in groupby(split_aligned(ranges, self._device.info.block_size), self._is_aligned):
-            if aligned and methods and limits.offload:
+        limits = self._limits
+        zone_size = self._zone_size
+        offload = bool(self._ways) and limits.offload
+        if offload and len(ranges) == 1 and self._is_one_command(ranges[0], limits):
+            # What nearly all copies are; the same would come out below.
+            yield from self._choose((ranges[0],))
+            return
+        for aligned, those in groupby(split_aligned(ranges, self._block_size), self._is_aligned):
+            if aligned and offload:
                 for command in plan(those, limits, zone_size, self._alignment):
-                    yield from self._choose(command.ranges, methods)
+                    yield from self._choose(command.ranges)
             else:
                 # Unaligned bytes are between conventional zones, or in one of the destination: both are read as one.
                 pieces = tuple(those)
                 yield Step(Engine.EMULATE, tuple(cut_at(pieces, zone_size)) if aligned else pieces)
 
-    def _is_aligned(self, piece: CopyRange) -> bool:
-        return not (piece.source | piece.destination | piece.length) % self._device.info.block_size
+    def _is_one_command(self, piece: CopyRange, limits: CopyLimits) -> bool:
+        source, destination, length = piece
+        numbers, zone_size = source | destination | length, self._zone_size
+        return (
+            not numbers % self._block_size
+            and not numbers % self._alignment
+            and 0 < length <= limits.copy_max_bytes
+            and length <= limits.copy_max_range_bytes
+            and source % zone_size + length <= zone_size
+            and destination % zone_size + length <= zone_size
+        )
 
-    def _choose(self, ranges: Sequence[CopyRange], methods: Sequence[CopyMethod]) -> Iterator[Step]:
+    def _is_aligned(self, piece: CopyRange) -> bool:
+        return not (piece.source | piece.destination | piece.length) % self._block_size
+
+    def _choose(self, ranges: tuple[CopyRange, ...]) -> Iterator[Step]:
         """Yield the steps for *ranges*, which are one command: itself, if the best method can copy all of it."""
         # The device is asked about the very pieces that it will get: cut in other places they may not be aligned to
         # what a reflink needs.
-        if self._device.can_copy(ranges, methods[0]):
-            yield Step(Engine(methods[0].value), tuple(ranges))
+        method, engine = self._ways[0]
+        if self._device.can_copy(ranges, method):
+            yield Step(engine, ranges)
             return
 
         def best(piece: CopyRange) -> Engine:
-            able = (Engine(method.value) for method in methods if self._device.can_copy([piece], method))
+            able = (engine for method, engine in self._ways if self._device.can_copy([piece], method))
             return next(able, Engine.EMULATE)
 
         for engine, those in groupby(ranges, best):
@@ -222,7 +247,7 @@ class CopyEngine:
             pieces = (piece for step in those for piece in step.ranges)
             for aligned, group in groupby(pieces, self._is_aligned):
                 some = list(group)
-                ranges += join(some, self._device.info.zone_size) if aligned else some
+                ranges += join(some, self._zone_size) if aligned else some
             joined.append(Step(engine, tuple(ranges)))
         return joined
 
@@ -255,14 +280,12 @@ class CopyEngine:
     def _count(self, tally: Mapping[Engine, _Tally]) -> None:
         with self._lock:
             for engine, more in tally.items():
-                done = self._counters[engine]
-                self._counters[engine] = CopyCounters(
-                    done.copies + 1,
-                    done.commands + more.commands,
-                    done.bytes + more.bytes,
-                    done.errors + more.errors,
-                    done.nanoseconds + more.nanoseconds,
-                )
+                done = self._counts[engine]
+                done.copies += 1
+                done.commands += more.commands
+                done.bytes += more.bytes
+                done.errors += more.errors
+                done.nanoseconds += more.nanoseconds
 
     def _run(self, planned: Plan, tally: dict[Engine, _Tally]) -> CopyResult:
         """Do *planned*, and add to *tally* what that was."""
@@ -336,7 +359,7 @@ class CopyEngine:
         Parts end where a block of the destination does: only the ends of the whole are blocks that are written in part.
         """
         source, destination, length = piece
-        block = self._device.info.block_size
+        block = self._block_size
         most = round_down(buffer_size // 2, block) - block
         while length:
             part = min(length, most - destination % block)
@@ -345,7 +368,7 @@ class CopyEngine:
 
     def _read(self, part: CopyRange, buffer: memoryview) -> memoryview:
         """Read the whole blocks that have the source of *part* to the start of *buffer*; return what is of it."""
-        block = self._device.info.block_size
+        block = self._block_size
         before = part.source % block
         end = before + part.length
         self._device.read_into(part.source - before, buffer[: end + -end % block])
@@ -353,7 +376,7 @@ class CopyEngine:
 
     def _write_unaligned(self, destination: int, data: memoryview, buffer: memoryview) -> None:
         """Write *data*, with the rest of the blocks at its ends as it is now; *buffer* is to put them together."""
-        block = self._device.info.block_size
+        block = self._block_size
         before = destination % block
         end = before + len(data)
         size = end + -end % block
@@ -367,7 +390,7 @@ class CopyEngine:
 
     def _take_buffer(self, ranges: Sequence[CopyRange]) -> CopyBuffer:
         """Return the buffer to emulate *ranges*: as large as they need, or smaller. Raises OutOfMemory."""
-        block = self._device.info.block_size
+        block = self._block_size
         # An unaligned part needs the blocks of both ends, and may touch one more of each than it has.
         whole = sum(piece.length for piece in ranges if self._is_aligned(piece))
         odd = max((piece.length for piece in ranges if not self._is_aligned(piece)), default=None)

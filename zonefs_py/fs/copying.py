@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import operator
 import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -18,6 +19,9 @@ from zonefs_py.fs.mount import Mount
 from zonefs_py.fs.recovery import Verdict
 from zonefs_py.fs.repair import Repair
 from zonefs_py.zone import CopyRange
+
+_BY_NUMBER = operator.attrgetter("ino")
+"""The order of locks: a file has the number of its (first) zone."""
 
 
 class RangesCopied(NamedTuple):
@@ -158,7 +162,7 @@ class Locks:
 
     def __init__(self, files: Iterable[ZoneFile], target: ZoneFile, readings: Readings) -> None:
         """*target*, one of *files*, is what the copy goes to."""
-        self._files = sorted(set(files), key=lambda file: file.number)
+        self._files = sorted(set(files), key=_BY_NUMBER)
         self._target = target
         self._readings = readings
         self._held: list[ZoneFile] = []
@@ -189,7 +193,8 @@ class Locks:
 
     def release_all(self) -> None:
         """Release what is held."""
-        self.release(list(self._held))
+        while self._held:
+            self._held.pop().lock.release()
 
     def __exit__(self, *_: object) -> None:
         self.release_all()
@@ -279,10 +284,15 @@ class FileCopier:
 
     def _account_for_reading(self, sources: Sequence[Source], result: CopyResult) -> ZoneFile:
         """Move the access times of what was read; return the file whose range is the first not to be complete."""
-        shares = share_out(result.completed, [source.length for source in sources])
+        if len(sources) == 1:
+            shares: tuple[int, ...] = (result.completed,)
+        else:
+            shares = share_out(result.completed, [source.length for source in sources])
         for source, completed in zip(sources, shares, strict=True):
             # A time is no more than a time: who else sets it meanwhile does no harm.
             if completed and not source.keep_atime and not self._mount.read_only:
                 source.file.touch_atime(self._clock())
+        if result.error is None:
+            return sources[-1].file
         left = (source for source, completed in zip(sources, shares, strict=True) if completed < source.length)
         return next(left, sources[-1]).file

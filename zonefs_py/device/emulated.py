@@ -188,16 +188,18 @@ class EmulatedDevice(ZonedDevice):
         check_command(ranges, self._info)
         if method not in self._info.copy_methods:
             return False
-        return all(
-            self._store.can_copy(self._place(source).offset, self._place(destination).offset, length, method)
-            for source, destination, length in ranges
-        )
+        zone_size, can_copy = self._geometry.zone_size, self._store.can_copy
+        for source, destination, length in ranges:
+            if not can_copy(source % zone_size, destination % zone_size, length, method):
+                return False
+        return True
 
     def copy_waits(self, ranges: Sequence[CopyRange], method: CopyMethod) -> bool:
-        return any(
-            self._store.copy_waits(self._place(source).number, self._place(destination).number, method)
-            for source, destination, _ in ranges
-        )
+        zone_size, copy_waits = self._geometry.zone_size, self._store.copy_waits
+        for source, destination, _ in ranges:
+            if copy_waits(source // zone_size, destination // zone_size, method):
+                return True
+        return False
 
     def copy(self, ranges: Sequence[CopyRange], method: CopyMethod, generation: int | None = None) -> None:
         # What lies where never changes here, so there is only one generation.
@@ -219,13 +221,12 @@ class EmulatedDevice(ZonedDevice):
         except DeviceError as exc:
             exc.source_failed = True
             raise
-        what = f"zone {destination.number}: copy of {length} bytes from zone {source.number}"
         if self._geometry.is_conventional(destination.number):
             self._check_conventional(destination.number)
             try:
                 self._store.copy(source, destination, length, method)
             except OSError as exc:
-                error = from_os_error(exc, what)
+                error = from_os_error(exc, _copy_text(source, destination, length))
                 error.completed = self._known_copied(exc)
                 raise error from exc
         else:
@@ -233,7 +234,7 @@ class EmulatedDevice(ZonedDevice):
             try:
                 self._store.copy(source, destination, length, method)
             except BaseException as exc:
-                self._fail_put(exc, destination, what)
+                self._fail_put(exc, destination, _copy_text(source, destination, length))
             self._end_put(destination.number)
 
     def _place(self, offset: int) -> Place:
@@ -458,6 +459,10 @@ class EmulatedDevice(ZonedDevice):
             spans.append((number, within, piece))
             number, within, length = number + 1, 0, length - piece
         return spans
+
+
+def _copy_text(source: Place, destination: Place, length: int) -> str:
+    return f"zone {destination.number}: copy of {length} bytes from zone {source.number}"
 
 
 def make_info(

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import os
 import random
+import sys
+import threading
+import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
@@ -37,6 +40,8 @@ GEOMETRY = Geometry(ZONE_SIZE, CAPACITY, 9, 4, BLOCK, ZONE_SIZE)
 MAX_OPEN, MAX_ACTIVE = 2, 3
 PIECE = 3 * BLOCK
 """What one call of the device copies."""
+LIMIT_SECONDS = 60.0
+"""What one run of a scenario may take: a thousand times what it does."""
 
 R = TypeVar("R")
 
@@ -735,22 +740,45 @@ def start(scenario: Scenario, policy: ErrorsPolicy) -> World:
     return world
 
 
-def run(scenario: Scenario, policy: ErrorsPolicy, fault: Fault | None) -> list[int]:
+def run(scenario: Scenario, policy: ErrorsPolicy, fault: Fault | None, limit: float = LIMIT_SECONDS) -> list[int]:
     """Do *scenario* with *fault*, if any, checking all; return how many calls there were, by the kinds of `KINDS`.
 
-    AssertionError says what is wrong and what had been done by then.
+    AssertionError says what is wrong and what had been done by then; also if it is not over in *limit* seconds.
     """
-    world = start(scenario, policy)
+    name = f"{scenario.name}, errors={policy.value}, {fault}"
+    worlds: list[World] = []
+    counts: list[int] = []
+    failures: list[Exception] = []
+
+    def work() -> None:
+        try:
+            worlds.append(start(scenario, policy))
+            counts.extend(_go(worlds[0], fault))
+        except Exception as exc:
+            failures.append(exc)
+
+    # In a thread, which is left behind if it hangs: nothing that it waits for can keep us.
+    thread = threading.Thread(target=work, name=name, daemon=True)
+    thread.start()
+    thread.join(limit)
+    steps = "; ".join(worlds[0].steps if worlds else ())
+    if failures:
+        failures[0].add_note(f"{name}: {steps}")
+        raise failures[0]
+    if thread.is_alive():
+        frame = sys._current_frames().get(thread.ident or 0)
+        where = "".join(traceback.format_stack(frame)) if frame is not None else ""
+        raise AssertionError(f"{name}: it hangs, for {limit} s by now: {steps}\n{where}")
+    return counts
+
+
+def _go(world: World, fault: Fault | None) -> list[int]:
     counting = [world.fault.add_rule(FaultRule(operation, Effect.FAIL, first=1 << 60)) for _, operation, *_ in KINDS]
     if fault is not None:
         world.fault.add_rule(fault.rule())
-    try:
-        scenario.do(world)
-        matched = {status.number: status.matched for status in world.fault.rules}
-        world.settle()
-    except Exception as exc:
-        exc.add_note(f"{scenario.name}, errors={policy.value}, {fault}: {'; '.join(world.steps)}")
-        raise
+    world.scenario.do(world)
+    matched = {status.number: status.matched for status in world.fault.rules}
+    world.settle()
     return [matched[number] for number in counting]
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
-from tests.abuse.sweep import SCENARIOS, Fault, Scenario, faults, run
+from tests.abuse.sweep import SCENARIOS, Fault, Scenario, World, faults, run
 from zonefs_py.config import ErrorsPolicy
 from zonefs_py.device.fault_rules import Effect, Operation
 
@@ -30,3 +32,21 @@ def test_a_device_that_lies_is_noticed(name: str) -> None:
     operation = {"finish": Operation.FINISH, "copy-seq-seq": Operation.COPY}.get(name, Operation.WRITE)
     with pytest.raises(AssertionError):
         run(scenario, ErrorsPolicy.REPAIR, Fault("is lied about", operation, Effect.DROP, 1, sticky=False))
+
+
+def test_a_file_system_that_hangs_is_noticed() -> None:
+    """The failure says in which scenario, with what, after which steps, and where it waits."""
+    over = threading.Event()
+
+    def hang(world: World) -> None:
+        world.append("seq/0", 1)
+        over.wait()
+
+    fault = Fault("fails", Operation.ANY, Effect.FAIL, 7, sticky=False)
+    try:
+        with pytest.raises(AssertionError, match=r"endless, errors=repair, any 7 fails: it hangs") as caught:
+            run(Scenario("endless", hang), ErrorsPolicy.REPAIR, fault, limit=0.2)
+    finally:
+        over.set()
+    assert "write seq/0 0 512; close" in str(caught.value)
+    assert "over.wait()" in str(caught.value)

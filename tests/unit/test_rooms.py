@@ -157,6 +157,24 @@ def test_reserved_modules_stay_where_they_belong(module: str) -> None:
         assert places is None or module in places or room(module) in places, f"{module} imports {name}"
 
 
+# The calls of a file system that handlers of requests make themselves, in trio's thread: none waits for a file's lock.
+# Others are made by workers, who get the method and call it.
+WAITING_FOR_NOBODY = {
+    *("lookup", "getattr", "readdir", "statfs", "is_sequential", "count_as_read", "note_refusal"),
+    *("refuse_create", "refuse_remove", "refuse_rename"),
+    *("open_now", "read_now", "write_now", "copy_range_now"),
+}
+
+
+@pytest.mark.parametrize("module", ["fuse.operations", "fuse.fixed_names"])
+def test_handlers_wait_for_no_lock_of_a_file(module: str) -> None:
+    for node in ast.walk(ast.parse(MODULES[module].read_text())):
+        if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("self._fs."):
+            name = ast.unparse(node.func).removeprefix("self._fs.")
+            # With a dot: what belongs to the device, or to something else that has no files.
+            assert name in WAITING_FOR_NOBODY or "." in name, f"{module}, line {node.lineno}: {name}"
+
+
 def test_the_command_line_starts_without_fuse() -> None:
     # Importing pyfuse3 and trio takes longer than all else together. Only a mount that goes ahead needs them.
     program = """

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import importlib.machinery
 import importlib.util
+import mmap
 import os
 import random
 import re
@@ -23,10 +25,10 @@ LONGEST = 32 * 1024
 
 _GONE = re.compile(r"ENOTCONN|ECONNABORTED|Transport endpoint is not connected|Software caused connection abort")
 
-_CUT_SHORT = re.compile(r"gave (\d+|EIO)( instead of \d+)?$|Input/output error")
+_CUT_SHORT = re.compile(r"gave (\d+|EIO|EFAULT)( instead of \d+)?$|Input/output error")
 
 _POWERLESS = re.compile(
-    r"gave EIO instead of \w+$|gave \d+( instead of \d+)?$|Input/output error|its size is \d+ instead of \d+$"
+    r"gave (EIO|EFAULT) instead of \w+$|gave \d+( instead of \d+)?$|Input/output error|its size is \d+ instead of \d+$"
 )
 
 
@@ -56,13 +58,8 @@ class Load:
         self._files = [file for file in zone_fsx.find_files(mount_point) if file.name in promises]
         self.run = zone_fsx.Run(self._files, seed, LONGEST, 0, None, self._step)
         # A mapping of a file whose daemon dies is a SIGBUS.
-        kept = [
-            (operation, weight)
-            for operation, weight in zip(self.run.operations, self.run.weights, strict=True)
-            if "mapped" not in operation.__name__
-        ]
-        self.run.operations = [operation for operation, _ in kept]
-        self.run.weights = [weight for _, weight in kept]
+        others = {"write_mapped": self._write_mapped, "read_mapped": self.run.read}
+        self.run.operations = [others.get(operation.__name__, operation) for operation in self.run.operations]
         for file in self._files:
             file.content = bytearray(promises[file.name].written)
         self._chance = random.Random(seed)
@@ -88,10 +85,42 @@ class Load:
             promise = self.promises[done.file.name]
             promise.change(done.offset, done.data)
             # A full zone is not finished again, so nothing of it becomes durable by that.
-            if (words[0] == "truncate" and done.data) or words[-1] == "rwf_dsync":
+            if (words[0] == "truncate" and done.data) or words[-1] == "rwf_dsync" or words[0] == "write_mapped":
                 promise.sync()
         elif words and words[0] == "fsync":
             self.promises[words[1]].sync()
+
+    def _write_mapped(self) -> None:
+        """Store by a shared mapping, and sync.
+
+        It is the kernel that stores, asked by a read(2) into the mapping: where we would get SIGBUS it says EFAULT. And
+        instead of msync(2) it is fsync(2), which does the same, but without Python's lock: the end may come meanwhile.
+        """
+        file, offset, length = self.run.conventional_place(aligned=False)
+        data = self.run.data(length)
+        self.run.note(f"write_mapped {file.name} {offset} {length}")
+        self.run.pending = zone_fsx.Change(file, offset, data)
+        start = offset // mmap.PAGESIZE * mmap.PAGESIZE
+        source = os.memfd_create("mapped")
+        try:
+            os.write(source, data)
+            with (
+                mmap.mmap(file.buffered, offset + length - start, offset=start) as memory,
+                memoryview(memory) as whole,
+                whole[offset - start :] as target,
+            ):
+                what = f"mapped write to {file.name}"
+                self.run.expect(what, length, lambda: os.preadv(source, [target], 0))
+                self.run.expect(f"sync of {what}", 0, lambda: os.fsync(file.buffered))
+        except zone_fsx.Wrong:
+            # What is dirty fails now, for us, and not when it is synced by somebody else who opens the file next.
+            with contextlib.suppress(OSError):
+                os.fsync(file.buffered)
+            raise
+        finally:
+            os.close(source)
+        file.content[offset : offset + length] = data
+        self.run.check_range(file, offset, length)
 
     @property
     def operation(self) -> str:

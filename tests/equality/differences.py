@@ -257,6 +257,7 @@ NOT_COMPARED = {
     "direct read or write above 1 MiB, with memory that is not page-aligned": (
         "null_blk with blocks of 4096 bytes writes past its own memory when it gets such memory (Linux 6.12)"
     ),
+    "sync; syncfs": "the recorded calls cannot see what is not written yet; below the file system they do not look",
     "a mount made by a plain user": "the kernel has no such mounts",
     "the file system's program dies": "the kernel has no such program",
     **dict.fromkeys(

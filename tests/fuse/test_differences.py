@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import json
@@ -11,6 +12,7 @@ import select
 import signal
 import struct
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +22,7 @@ import pytest
 
 from tests.descriptors import opened
 from tests.fuse.conftest import PROGRAMS, ZONEFS_PY, Mounts, run, wait_until
-from zonefs_py.control.client import ask
+from zonefs_py.control.client import MountControl, ask
 from zonefs_py.control.mounts import find_mount
 
 BLOCK = 4096
@@ -230,6 +232,28 @@ def test_shared_mapping_of_conventional(mnt: Path) -> None:
         shared[:3] = b"abc"
         shared.flush()
     assert (mnt / "cnv/0").read_bytes()[:3] == b"abc"
+
+
+def test_sync(mnt: Path, tmp_path: Path) -> None:
+    control = MountControl(mnt)
+    control.add_faults([{"operation": "write", "effect": "stuck", "count": None}])
+
+    def on_device() -> bytes:
+        return (tmp_path / "disk0" / "cnv-000001").read_bytes()[:3]
+
+    with opened(mnt / "cnv/0", os.O_RDWR) as file, mmap.mmap(file, BLOCK) as shared:
+        shared[:3] = b"abc"
+        # Not by a program: while that is started it closes the file, and waits for what is to be written.
+        syncing = threading.Thread(target=ctypes.CDLL(None).syncfs, args=(file,), daemon=True)
+        try:
+            syncing.start()
+            wait_until("it is being written", lambda: control.faults()["stuck"])
+            wait_until("syncfs is over", lambda: not syncing.is_alive())
+            assert on_device() == bytes(3)
+        finally:
+            control.clear_faults()
+        os.fsync(file)
+        assert on_device() == b"abc"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="root gives files away; run the tests as root")

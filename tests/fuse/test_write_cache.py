@@ -57,3 +57,18 @@ def test_copies_go_through_the_cache(site: Site) -> None:
         os.fsync(file)
     site.kill(pid)
     assert [(device / f"seq-{number:06d}").stat().st_size for number in (2, 3, 4)] == [0, 0, 4 * BLOCK]
+
+
+def test_sync_and_syncfs_flush_nothing(site: Site) -> None:
+    """They write what the kernel holds, and flush no drive, as with kernel zonefs: that is what fsync is for."""
+    device = site.device()
+    stack = Path(f"write-cache:{device}")
+    mnt = site.mountpoint()
+    pid = site.mount(stack, mnt)
+    write_direct(mnt / "seq/0", pattern(0, BLOCK))
+    os.sync()
+    run("sync", "--file-system", mnt / "seq/0")
+    assert (device / "seq-000002").stat().st_size == 0
+    site.kill(pid)
+    site.mount(stack, mnt)
+    assert (mnt / "seq/0").stat().st_size == 0

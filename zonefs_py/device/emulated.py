@@ -228,14 +228,23 @@ class EmulatedDevice(ZonedDevice):
             except OSError as exc:
                 error = from_os_error(exc, _copy_text(source, destination, length))
                 error.completed = self._known_copied(exc)
+                error.source_failed = self._is_unreadable(source, error.completed)
                 raise error from exc
         else:
             self._begin_put(destination.number, destination.offset, length)
             try:
                 self._store.copy(source, destination, length, method)
             except BaseException as exc:
-                self._fail_put(exc, destination, _copy_text(source, destination, length))
+                self._fail_put(exc, destination, _copy_text(source, destination, length), source)
             self._end_put(destination.number)
+
+    def _is_unreadable(self, source: Place, done: int) -> bool:
+        """Whether it is the source to blame that a copy failed after *done* bytes: the host does not say."""
+        try:
+            self._store.read(source.number, source.offset + done, self._geometry.block_size)
+        except OSError:
+            return True
+        return False
 
     def _place(self, offset: int) -> Place:
         return Place(*divmod(offset, self._geometry.zone_size))
@@ -310,10 +319,10 @@ class EmulatedDevice(ZonedDevice):
             self._writing.discard(number)
             self._conditions.complete_write(number)
 
-    def _fail_put(self, exc: BaseException, place: Place, what: str) -> NoReturn:
+    def _fail_put(self, exc: BaseException, place: Place, what: str, source: Place | None = None) -> NoReturn:
         """Take note that *exc* stopped what `_begin_put` announced at *place*, and raise what is to be raised for it.
 
-        That is a DeviceError in the place of an OSError.
+        That is a DeviceError in the place of an OSError. *source* is where the data was to come from, if from a zone.
         """
         number, within = place
         with self._lock:
@@ -323,6 +332,8 @@ class EmulatedDevice(ZonedDevice):
             raise exc
         error = from_os_error(exc, what)
         error.completed = max(0, min(self._known_copied(exc), whole - within))
+        if source is not None and whole == within + error.completed:
+            error.source_failed = self._is_unreadable(source, error.completed)
         raise error from exc
 
     def _adopt_stored_size(self, number: int) -> None:

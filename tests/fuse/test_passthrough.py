@@ -16,18 +16,23 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.descriptors import opened
+from tests.equality import system
 from tests.fuse.conftest import ZONEFS_PY, Mounts, run, wait_until
 from tests.fuse.passing import BLOCK, append, is_read_past, opened_until_taken, pattern, refusal
+from zonefs_py.config import ErrorsPolicy, MountOptions
 from zonefs_py.control.client import MountControl
 from zonefs_py.device.directory import open_device
+from zonefs_py.device.linear import LinearDevice
+from zonefs_py.device.linear_table import Slice
 from zonefs_py.fs.filesystem import Filesystem
 from zonefs_py.testing.served import served
+from zonefs_py.zone import ZoneCondition
 
 MIB = 1 << 20
 FIRST = 2
@@ -472,6 +477,162 @@ def test_a_file_that_an_error_takes_offline_is_read_by_nobody(passing: Callable[
         assert refusal(lambda: os.pwrite(writer, pattern(BLOCK), BLOCK)) == "EIO"
         wait_until("the reader is stopped", lambda: refusal(lambda: os.pread(reader, BLOCK, 0)) is not None)
         assert refusal(lambda: os.pread(reader, BLOCK, 0)) == "EIO"
+
+
+def test_nobody_comes_to_read_an_offline_zone_past_us(passing: Callable[..., Path], mounted: Mounts) -> None:
+    """Also where a writer has it open, of whom nothing was to be taken."""
+    mnt = passing(options="errors=repair")
+    mounted.expect_log(mnt, "seq/0")
+    with opened(mnt / "seq/0", os.O_WRONLY | os.O_DIRECT) as writer:
+        assert os.write(writer, pattern(BLOCK)) == BLOCK
+        run(ZONEFS_PY, "zone", "offline", mnt, str(FIRST))
+        with opened(mnt / "seq/0", os.O_RDONLY) as reader:
+            assert refusal(lambda: os.pread(reader, BLOCK, 0)) == "EIO"
+            assert refusal(lambda: os.pread(reader, BLOCK, 0)) == "EPERM"
+            shared = refusal(lambda: system.map_file(reader, BLOCK, mmap.PROT_READ, mmap.MAP_SHARED))
+            assert shared == "ENODEV", "as without passthrough"
+        assert refusal(lambda: os.pwrite(writer, pattern(BLOCK), BLOCK)) == "EPERM"
+
+
+def test_nobody_comes_to_read_past_us_what_an_error_took_offline(passing: Callable[..., Path], mounted: Mounts) -> None:
+    mnt = passing(options="errors=zone-offline")
+    mounted.expect_log(mnt, "seq/0")
+    with opened(mnt / "seq/0", os.O_WRONLY | os.O_DIRECT) as writer:
+        assert os.write(writer, pattern(BLOCK)) == BLOCK
+        run(ZONEFS_PY, "zone", "readonly", mnt, str(FIRST))
+        assert refusal(lambda: os.pwrite(writer, pattern(BLOCK), BLOCK)) == "EIO"
+        with opened(mnt / "seq/0", os.O_RDONLY) as reader:
+            assert refusal(lambda: os.pread(reader, BLOCK, 0)) == "EPERM"
+
+
+@pytest.mark.parametrize("flags", [os.O_WRONLY | os.O_DIRECT, os.O_RDONLY | os.O_DIRECT])
+def test_a_rule_holds_for_who_comes_and_takes_nothing_from_others(
+    passing: Callable[..., Path], mounted: Mounts, flags: int
+) -> None:
+    mnt = passing(options="errors=repair")
+    mounted.expect_log(mnt, "seq/0")
+    path = mnt / "seq/0"
+    append(path, pattern(BLOCK))
+    control = MountControl(mnt)
+    with opened(path, flags) as before:
+        control.add_faults([{"operation": "read", "effect": "fail", "count": None}])
+        with opened(path, os.O_RDONLY) as reader, opened(path, os.O_RDWR | os.O_DIRECT) as both:
+            assert refusal(lambda: os.pread(reader, BLOCK, 0)) == "EIO"
+            assert refusal(lambda: os.pread(both, BLOCK, 0)) == "EIO"
+            if flags & os.O_WRONLY:
+                assert os.pwrite(before, pattern(BLOCK, 1), BLOCK) == BLOCK
+                assert os.fstat(reader).st_size == 2 * BLOCK
+            else:
+                assert refusal(lambda: os.pread(before, BLOCK, 0)) == "EIO"
+            control.clear_faults()
+            assert os.pread(reader, BLOCK, 0) == pattern(BLOCK)
+            if not flags & os.O_WRONLY:
+                assert os.pread(before, BLOCK, 0) == pattern(BLOCK)
+
+
+class Meeting:
+    """Where this process and the one that serves a mount wait for each other. To be made before that is."""
+
+    def __init__(self) -> None:
+        self._here, self._there = os.pipe(), os.pipe()
+
+    def reach(self) -> None:
+        """There: say that the place is reached, and wait until the other side goes on."""
+        os.write(self._here[1], b"r")
+        os.read(self._there[0], 1)
+
+    def wait(self) -> None:
+        """Here: wait until the place is reached there."""
+        assert os.read(self._here[0], 1) == b"r"
+
+    def go_on(self) -> None:
+        """Here: let the other side go on."""
+        os.write(self._there[1], b"g")
+
+    def close(self) -> None:
+        for descriptor in (*self._here, *self._there):
+            os.close(descriptor)
+
+
+@pytest.fixture
+def meeting() -> Iterator[Meeting]:
+    meeting = Meeting()
+    yield meeting
+    meeting.close()
+
+
+@pytest.fixture
+def other_mnt(passing: Callable[..., Path], tmp_path: Path) -> Path:
+    """A directory to mount at; skips where nothing can be passed through."""
+    passing()
+    mnt = tmp_path / "other"
+    mnt.mkdir()
+    return mnt
+
+
+def test_a_zone_that_goes_offline_during_an_open_is_not_passed_through(other_mnt: Path, device_dir: Device) -> None:
+    """It goes after it was asked for its file, and before that is known to who looks for readers."""
+    directory = device_dir()
+    with open_device(directory) as device:
+        device.write(FIRST * MIB, pattern(BLOCK))
+
+    def make() -> Filesystem:
+        device = open_device(directory)
+        give = device.backing_descriptor
+
+        def backing_descriptor(number: int) -> int | None:
+            descriptor = give(number)
+            if number == FIRST and descriptor is not None:
+                goes = threading.Thread(target=device.force_condition, args=(FIRST, ZoneCondition.OFFLINE))
+                goes.start()
+                goes.join()
+            return descriptor
+
+        device.backing_descriptor = backing_descriptor  # type: ignore[method-assign]  # between two instructions of ours
+        return Filesystem(device, MountOptions(errors=ErrorsPolicy.REPAIR))
+
+    with served(make, str(other_mnt)), opened(other_mnt / "seq/0", os.O_RDONLY) as reader:
+        assert refusal(lambda: os.pread(reader, BLOCK, 0)) == "EIO"
+
+
+def test_a_zone_that_lies_elsewhere_is_not_read_where_it_was(
+    other_mnt: Path, device_dir: Device, meeting: Meeting
+) -> None:
+    """A linear device gets another table: who reads the old part past us loses it, who comes reads the new one."""
+    first, old, new = device_dir(), device_dir(None, conventional=0), device_dir(None, conventional=0)
+    for directory, seed in ((old, 1), (new, 2)):
+        with open_device(directory) as device:
+            device.write(0, pattern(BLOCK, seed))
+    zones = 8
+
+    def make() -> Filesystem:
+        device = open_device(first)
+        linear = LinearDevice([Slice(device), Slice(open_device(old))])
+
+        def change() -> None:
+            meeting.reach()
+            for gone in linear.replace_table([Slice(device), Slice(open_device(new))]):
+                gone.close()
+            meeting.reach()
+
+        threading.Thread(target=change, daemon=True).start()
+        return Filesystem(linear)
+
+    path, beside = other_mnt / f"seq/{zones - FIRST}", other_mnt / "seq/0"
+    with served(make, str(other_mnt)):
+        meeting.wait()
+        with (
+            opened_until_taken(path, os.O_RDONLY) as reader,
+            opened(beside, os.O_RDONLY) as other,
+        ):
+            assert os.pread(reader, MIB, 0) == pattern(BLOCK, 1)
+            meeting.go_on()
+            meeting.wait()
+            assert refusal(lambda: os.pread(reader, BLOCK, 0)) == "EIO"
+            assert os.pread(other, MIB, 0) == b"", "its zone is where it was"
+            with opened(path, os.O_RDONLY) as late:
+                assert os.pread(late, MIB, 0) == pattern(BLOCK, 2)
+        meeting.go_on()
 
 
 # What it costs

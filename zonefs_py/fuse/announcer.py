@@ -20,7 +20,7 @@ from zonefs_py.fs.filesystem import Filesystem
 from zonefs_py.fuse.door import pyfuse3
 from zonefs_py.fuse.gates import Gates
 from zonefs_py.fuse.kernel_cache import KernelCache
-from zonefs_py.fuse.passthrough import Passthrough
+from zonefs_py.fuse.passthrough import Passed, Passthrough, host_file_of
 
 log = logging.getLogger(__name__)
 
@@ -203,27 +203,31 @@ class Announcer:
 
     def _withdraw(self, ino: int) -> None:
         """Have all who read *ino* past us fail, unless they still may. Waits for requests to be answered."""
-        readers = self._passthrough.readers(ino)
-        if all(self._may_pass_by(handle) for handle in readers):
+        nodes = [node for node in self._passthrough.doubt(ino) if not self._may_pass_by(ino, node)]
+        if not nodes:
             return
+        readers = [handle for node in nodes for handle, passes_by in node.handles.items() if passes_by]
         for handle in readers[:1]:
             # The reader will get an error. Had he met it here, there would have been an action, too.
             with contextlib.suppress(ZonefsError):
                 self._fs.read(handle, 0, self._fs.info.block_size, True)
-        for _ in self._passthrough.withdraw(ino):
+        for _ in self._passthrough.withdraw(ino, nodes):
             log.info("inode %d: taken from those who read it past the file system", ino)
             self.kernel.look_up_again(ino)
 
-    def _may_pass_by(self, handle: int) -> bool:
+    def _may_pass_by(self, ino: int, node: Passed) -> bool:
         try:
-            descriptor = self._fs.backing_descriptor(handle)
+            descriptor = self._fs.backing_descriptor(next(iter(node.handles)))
         except ZonefsError as exc:
-            log.debug("handle %d: %s", handle, exc)
+            log.debug("inode %d: %s", ino, exc)
             return False
         if descriptor is None:
             return False
-        os.close(descriptor)
-        return True
+        try:
+            # The zone may be in another file now.
+            return host_file_of(descriptor) == node.host_file
+        finally:
+            os.close(descriptor)
 
     async def drop(self, ino: int, attributes_of: Iterable[int] = (), size_of: int | None = None) -> None:
         """Have the kernel write back and forget all pages of *ino*, and forget the attributes of *attributes_of* too.

@@ -30,6 +30,7 @@ from zonefs_py.control.client import MountControl
 from zonefs_py.device.directory import open_device
 from zonefs_py.device.linear import LinearDevice
 from zonefs_py.device.linear_table import Slice
+from zonefs_py.errors import DeviceError
 from zonefs_py.fs.filesystem import Filesystem
 from zonefs_py.testing.served import served
 from zonefs_py.zone import ZoneCondition
@@ -593,6 +594,75 @@ def test_a_zone_that_goes_offline_during_an_open_is_not_passed_through(other_mnt
 
     with served(make, str(other_mnt)), opened(other_mnt / "seq/0", os.O_RDONLY) as reader:
         assert refusal(lambda: os.pread(reader, BLOCK, 0)) == "EIO"
+
+
+def test_a_reader_who_leaves_takes_the_zone_from_nobody(other_mnt: Path, device_dir: Device, meeting: Meeting) -> None:
+    """The zone is well; it is asked for by the handle of a reader who has closed it by then."""
+    directory = device_dir()
+    asked: list[int] = []
+
+    def make() -> Filesystem:
+        filesystem = Filesystem(open_device(directory), MountOptions(errors=ErrorsPolicy.REPAIR))
+        ask = filesystem.backing_descriptor
+
+        def backing_descriptor(handle: int, *, wait: bool = True) -> int | None:
+            if wait and not asked:
+                asked.append(handle)
+                meeting.reach()
+                wait_until("the handle is closed", lambda: handle not in filesystem._handles)
+            return ask(handle, wait=wait)
+
+        filesystem.backing_descriptor = backing_descriptor  # type: ignore[method-assign]  # slow to ask
+        return filesystem
+
+    path = other_mnt / "seq/0"
+    with served(make, str(other_mnt)):
+        append(path, pattern(BLOCK))
+        first = os.open(path, os.O_RDONLY)
+        with opened(path, os.O_RDONLY) as second, opened(path, os.O_WRONLY | os.O_DIRECT) as writer:
+            # Somebody else writes to the zone: the write fails, and the file gets the size of the zone.
+            with (directory / f"seq-{FIRST:06d}").open("ab") as zone:
+                zone.write(pattern(BLOCK, 1))
+            write = threading.Thread(target=refusal, args=(lambda: os.pwrite(writer, pattern(BLOCK), BLOCK),))
+            write.start()
+            meeting.wait()
+            os.close(first)
+            meeting.go_on()
+            write.join()
+            assert os.pread(second, MIB, 0) == pattern(BLOCK) + pattern(BLOCK, 1)
+
+
+@pytest.mark.parametrize("fails", [1, 1000])
+def test_a_host_without_descriptors_takes_the_zone_from_nobody_at_once(
+    other_mnt: Path, device_dir: Device, fails: int
+) -> None:
+    """But if it goes on for long, nobody knows whether the zone may still be read."""
+    directory = device_dir()
+
+    def make() -> Filesystem:
+        filesystem = Filesystem(open_device(directory), MountOptions(errors=ErrorsPolicy.REPAIR))
+        ask, left = filesystem.backing_descriptor, [None] * fails
+
+        def backing_descriptor(handle: int, *, wait: bool = True) -> int | None:
+            if wait and left:
+                left.pop()
+                raise DeviceError("Too many open files")
+            return ask(handle, wait=wait)
+
+        filesystem.backing_descriptor = backing_descriptor  # type: ignore[method-assign]  # of a poor host
+        return filesystem
+
+    path = other_mnt / "seq/0"
+    with served(make, str(other_mnt)):
+        append(path, pattern(BLOCK))
+        closing = opened if fails == 1 else opened_until_taken
+        with closing(path, os.O_RDONLY) as reader, closing(path, os.O_WRONLY | os.O_DIRECT) as writer:
+            with (directory / f"seq-{FIRST:06d}").open("ab") as zone:
+                zone.write(pattern(BLOCK, 1))
+            assert refusal(lambda: os.pwrite(writer, pattern(BLOCK), BLOCK)) == "EIO"
+            assert os.pread(reader, MIB, 0) == pattern(BLOCK) + pattern(BLOCK, 1)
+            if fails > 1:
+                wait_until("it is taken", lambda: refusal(lambda: os.pread(reader, BLOCK, 0)) == "EIO")
 
 
 def test_a_zone_that_lies_elsewhere_is_not_read_where_it_was(

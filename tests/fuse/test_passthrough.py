@@ -82,10 +82,37 @@ def test_it_can_be_switched_off(mounted: Mounts, device_dir: Device) -> None:
         assert not is_read_past(pid_of(mounted, mnt), reader)
 
 
-def test_a_device_that_must_see_reads_sees_them(mounted: Mounts, device_dir: Device, tmp_path: Path) -> None:
+def test_root_without_a_capability_goes_without_it(
+    passing: Callable[..., Path], mounted: Mounts, device_dir: Device, tmp_path: Path
+) -> None:
+    """CAP_DAC_READ_SEARCH, that is. Without CAP_SYS_ADMIN root cannot mount; plain users, who can: see test_daemon."""
+    passing()  # or skip
+    device, mnt = device_dir(), tmp_path / "poor"
+    mnt.mkdir()
+    poor = ("setpriv", "--bounding-set=-dac_read_search", "--inh-caps=-dac_read_search", "--")
+    done = run(*poor, ZONEFS_PY, "mount", device, mnt, "-o", "passthrough=on", check=False)
+    assert done.returncode == 1
+    assert not os.path.ismount(mnt)
+    done = run(*poor, ZONEFS_PY, "mount", device, mnt)
+    try:
+        assert done.stdout + done.stderr == "", "nothing that is worth a word"
+        assert "CAP_DAC_READ_SEARCH" in mounted.info(mnt)["capabilities"]["no_passthrough_because"]
+        append(mnt / "seq/0", pattern(BLOCK))
+        with opened(mnt / "seq/0", os.O_RDONLY) as reader, opened(mnt / "seq/0", os.O_RDWR | os.O_DIRECT) as both:
+            assert os.pread(reader, MIB, 0) == pattern(BLOCK)
+            assert os.pwrite(both, pattern(BLOCK, 1), BLOCK) == BLOCK
+            assert os.pread(reader, MIB, BLOCK) == pattern(BLOCK, 1)
+    finally:
+        run(ZONEFS_PY, "umount", mnt)
+
+
+@pytest.mark.parametrize("above", ["fault:{rules},", "write-cache:"])
+def test_a_device_that_must_see_reads_sees_them(
+    mounted: Mounts, device_dir: Device, tmp_path: Path, above: str
+) -> None:
     rule = {"operation": "read", "effect": "fail", "first": 1 << 40}
     (tmp_path / "rules.json").write_text(json.dumps({"version": 1, "rules": [rule]}))
-    stack = f"fault:{tmp_path / 'rules.json'},{device_dir()}"
+    stack = above.format(rules=tmp_path / "rules.json") + str(device_dir())
     mnt = mounted(stack, "passthrough=auto")  # type: ignore[arg-type]  # a stack is a text
     capabilities = mounted.info(mnt)["capabilities"]
     assert not capabilities["passthrough"]

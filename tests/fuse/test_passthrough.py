@@ -735,6 +735,32 @@ def test_a_zone_that_lies_elsewhere_is_not_read_where_it_was(
 # What it costs
 
 
+@pytest.mark.parametrize(("name", "flags"), [("seq/0", os.O_DIRECT), ("cnv/0", os.O_DIRECT), ("cnv/0", 0)])
+def test_a_write_is_one_request(mounted: Mounts, device_dir: Device, name: str, flags: int) -> None:
+    """The kernel would ask for an attribute (file capabilities) before those that go through the page cache, if it had
+    not learnt that there are none.
+
+    The daemon answers by one system call that writes, and writes to the host's file by another; nothing else does.
+    """
+    mnt = mounted(device_dir(), "errors=repair")
+    accounts = Path(f"/proc/{pid_of(mounted, mnt)}/io")
+    if not accounts.exists():
+        pytest.skip(f"no {accounts}: a kernel without CONFIG_TASK_IO_ACCOUNTING")
+
+    def written() -> int:
+        return int(accounts.read_text().partition("syscw:")[2].split()[0])
+
+    count = 200
+    with opened(mnt / name, os.O_WRONLY | flags) as writer:
+        for number in (0, 1):
+            os.pwrite(writer, pattern(BLOCK), number * BLOCK)
+        before = written()
+        for number in range(2, 2 + count):
+            assert os.pwrite(writer, pattern(BLOCK), number * BLOCK) == BLOCK
+        # Some, for what the daemon's threads have to tell each other.
+        assert written() - before < 2.5 * count
+
+
 def test_what_is_open_is_bounded_by_what_is_open(
     passing: Callable[..., Path], mounted: Mounts, device_dir: Device
 ) -> None:

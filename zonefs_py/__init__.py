@@ -30,6 +30,7 @@ _HOMES = {
     "CopySource": "zonefs_py.copy.jobs",
     "CopyTarget": "zonefs_py.copy.jobs",
     "JobResult": "zonefs_py.copy.jobs",
+    "Throttle": "zonefs_py.copy.schedule",
     "ZonedDevice": "zonefs_py.device.base",
     "MemoryDevice": "zonefs_py.device.memory",
     "clone_device": "zonefs_py.device.clone",
@@ -77,6 +78,7 @@ __all__ = [
     "MountControl",
     "MountOptions",
     "Snapshot",
+    "Throttle",
     "Zone",
     "ZoneCondition",
     "ZoneDifference",
@@ -104,6 +106,7 @@ if TYPE_CHECKING:
     from zonefs_py.control.client import MountControl
     from zonefs_py.control.copy_ranges import CopyRangesError, copy_ranges
     from zonefs_py.copy.jobs import CopyDestination, CopyJob, CopyJobs, CopySource, CopyTarget, JobResult
+    from zonefs_py.copy.schedule import Throttle
     from zonefs_py.device.base import ZonedDevice
     from zonefs_py.device.clone import clone_device
     from zonefs_py.device.directory import create_device, open_device

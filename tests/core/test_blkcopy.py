@@ -265,3 +265,19 @@ def test_a_superblock_is_not_copied_over_by_accident(directory: Path) -> None:
     run(*words, "-f")
     run("blkcopy", directory, "--range", "0:4K", "--to", "256K")
     assert (directory / "cnv-000001").read_bytes()[:BLOCK] == (directory / "cnv-000000").read_bytes()[:BLOCK]
+
+
+@pytest.mark.parametrize("format_name", ["table", "json"])
+def test_how_far_it_came_is_told_though_it_may_be_lost_again(directory: Path, tmp_path: Path, format_name: str) -> None:
+    rules = {"version": 1, "rules": [{"operation": "flush", "effect": "fail"}]}
+    (tmp_path / "rules.json").write_text(json.dumps(rules))
+    stack = f"fault:{tmp_path}/rules.json,{directory}"
+    words = ("--range", "256K:8K", "--to", "512K", "--format", format_name)
+    result = call(main_module.main, "blkcopy", stack, *words)
+    assert result.status == 1
+    if format_name == "json":
+        assert json.loads(result.out)["ranges"][0]["comp_len"] == 8 * KIB
+    else:
+        assert result.out.split()[-1] == "8192"
+    assert result.err.startswith(f"zonefs-py: {stack}: ")
+    assert "flush" in result.err

@@ -23,11 +23,15 @@ from tests.core.copying import (
     zone_bytes,
 )
 from zonefs_py.config import ErrorsPolicy, FormatOptions, MountOptions
-from zonefs_py.copy.engine import BUFFER_SIZE, CopyEngine, Engine
+from zonefs_py.copy.engine import BUFFER_SIZE, CopyCounters, CopyEngine, Engine, Step
 from zonefs_py.device.aligned import is_aligned_memory
 from zonefs_py.device.directory import create_device, open_device
 from zonefs_py.device.emulated import EmulatedDevice
+from zonefs_py.device.fault import FaultDevice
+from zonefs_py.device.fault_rules import Effect, FaultRule, Operation
 from zonefs_py.device.memory import MemoryDevice
+from zonefs_py.device.power_cut import KeepNone
+from zonefs_py.device.write_cache import WriteCacheDevice
 from zonefs_py.errors import (
     ActiveZonesExhausted,
     BadHandle,
@@ -40,6 +44,7 @@ from zonefs_py.errors import (
     OpenZonesExhausted,
     OutOfMemory,
     ReadOnlyFilesystem,
+    TableChanged,
     ZonefsError,
 )
 from zonefs_py.fs.filesystem import Filesystem
@@ -890,3 +895,130 @@ def test_a_copy_that_may_wait_is_not_begun(
         # From an offset within a block it is read and written.
         assert fs.copy_range_now(source, 1, target, 2 * BLOCK, BLOCK) is None
         assert fs.getattr(fs.resolve("seq/1")).size == 2 * BLOCK
+
+
+@pytest.mark.parametrize("most", [BLOCK, 2 * BLOCK, 64 * BLOCK])
+@pytest.mark.parametrize("name", ["copy_max_bytes", "copy_max_range_bytes"])
+def test_whether_a_copy_is_over_at_once_is_found_out_at_once(name: str, most: int) -> None:
+    """Limits can make a million commands of it. Who asks may be the thread that serves everybody."""
+    zone = 256 * 4096 * BLOCK
+    device = MemoryDevice(Geometry(zone, zone, 2, 2, BLOCK, zone))
+    asked: list[int] = []
+
+    class Counting(CopyEngine):
+        def _choose(self, ranges: tuple[CopyRange, ...]) -> Iterator[Step]:
+            asked.append(len(ranges))
+            return super()._choose(ranges)
+
+    engine = Counting(device)
+    engine.set_limit(name, most)
+    assert engine.plan_now([CopyRange(0, zone, zone)]) is None
+    assert len(asked) <= 5
+    assert engine.plan_now([CopyRange(0, zone, most)]) is not None
+
+
+class MovingDevice(MemoryDevice):
+    """A device below which a table changes, as that of a stack, after the *ahead*-th time that somebody has looked."""
+
+    ahead = 1 << 30
+    looked = 0
+
+    @property
+    def generation(self) -> int:
+        self.looked += 1
+        return int(self.looked > self.ahead)
+
+    def copy(self, ranges: Sequence[CopyRange], method: CopyMethod, generation: int | None = None) -> None:
+        if generation != self.generation:
+            raise TableChanged("it has changed")
+        super().copy(ranges, method, generation)
+
+
+def test_a_copy_at_once_is_not_planned_again() -> None:
+    device = MovingDevice(GEOMETRY)
+    format_device(device, FormatOptions())
+    with Filesystem(device) as fs:
+        put(fs, "seq/0", random_bytes(3 * BLOCK, 1))
+        source, target = fs.open("seq/0", os.O_RDONLY), fs.open("seq/1", os.O_RDWR)
+        device.ahead = device.looked + 1
+        assert fs.copy_range_now(source, 0, target, 0, 3 * BLOCK) is None
+        assert fs.copy_engine.counters[Engine.HOST] == CopyCounters()
+        assert size_of(fs, "seq/1") == 0
+        assert fs.copy_range(source, 0, target, 0, 3 * BLOCK) == 3 * BLOCK
+        assert content(fs, "seq/1") == random_bytes(3 * BLOCK, 1)
+
+
+class TestDurable:
+    """What goes to a file that was opened with O_DSYNC or O_SYNC is durable when the call returns."""
+
+    @pytest.fixture
+    def cached(self) -> Iterator[Filesystem]:
+        device = MemoryDevice(GEOMETRY)
+        format_device(device, FormatOptions())
+        with Filesystem(WriteCacheDevice(device)) as fs:
+            put(fs, "cnv/0", random_bytes(4 * BLOCK, 1))
+            fs.sync()
+            yield fs
+
+    @pytest.mark.parametrize("flags", [os.O_DSYNC, os.O_SYNC, 0])
+    @pytest.mark.parametrize("name", ["seq/0", "cnv/1"])
+    def test_every_call_that_copies(self, cached: Filesystem, name: str, flags: int) -> None:
+        source, target = cached.open("cnv/0", os.O_RDONLY), cached.open(name, os.O_RDWR | flags)
+        assert cached.is_synchronous(target) == bool(flags)
+        assert cached.copy_range(source, 0, target, 0, BLOCK) == BLOCK
+        assert (cached.device.unflushed() == []) == bool(flags)
+        cached.copy_ranges(target, BLOCK, [(cached.resolve("cnv/0"), BLOCK, 2 * BLOCK)])
+        assert (cached.device.unflushed() == []) == bool(flags)
+        # Who has other plans says so, as for a write.
+        cached.sync()
+        assert cached.copy_range(source, 0, target, 3 * BLOCK, BLOCK, sync=not flags) == BLOCK
+        assert (cached.device.unflushed() == []) != bool(flags)
+        cached.power_cut(KeepNone())
+        assert content(cached, name)[: 3 * BLOCK] == random_bytes(4 * BLOCK, 1)[: 3 * BLOCK]
+
+    def test_to_make_it_durable_is_not_over_at_once(self) -> None:
+        device = MemoryDevice(GEOMETRY)
+        format_device(device, FormatOptions())
+        with Filesystem(device) as fs:
+            put(fs, "seq/0", random_bytes(BLOCK, 1))
+            source, target = fs.open("seq/0", os.O_RDONLY), fs.open("seq/1", os.O_WRONLY | os.O_DSYNC)
+            assert fs.copy_range_now(source, 0, target, 0, BLOCK) is None
+            assert size_of(fs, "seq/1") == 0
+
+    @pytest.mark.parametrize("policy", [ErrorsPolicy.REPAIR, ErrorsPolicy.REMOUNT_RO])
+    def test_a_flush_that_fails(self, policy: ErrorsPolicy) -> None:
+        """As for a write: an error, not a count. Several ranges say how far they came beside it."""
+        device = MemoryDevice(GEOMETRY)
+        format_device(device, FormatOptions())
+        faults = FaultDevice.over(device)
+        with Filesystem(faults, MountOptions(policy)) as fs:
+            put(fs, "seq/0", random_bytes(2 * BLOCK, 1))
+            source, target = fs.open("seq/0", os.O_RDONLY), fs.open("seq/1", os.O_WRONLY | os.O_DSYNC)
+            other = fs.open("seq/2", os.O_WRONLY | os.O_DSYNC)
+            faults.add_rule(FaultRule(Operation.FLUSH, Effect.FAIL, count=2))
+            if policy is ErrorsPolicy.REPAIR:
+                copied = fs.copy_ranges(other, None, [(fs.resolve("seq/0"), 0, BLOCK)])
+                assert copied.completed == (BLOCK,)
+                assert isinstance(copied.error, DeviceError)
+            with pytest.raises(DeviceError):
+                fs.copy_range(source, 0, target, 0, 2 * BLOCK)
+            assert fs.read_only == (policy is ErrorsPolicy.REMOUNT_RO)
+            assert size_of(fs, "seq/1") == 2 * BLOCK
+            faults.remove_rules()
+
+
+def test_only_who_appends_now_is_refused() -> None:
+    """fcntl(2) takes O_APPEND off an open file, and puts it on: who knows says so."""
+    device = MemoryDevice(GEOMETRY)
+    format_device(device, FormatOptions())
+    with Filesystem(device) as fs:
+        put(fs, "seq/0", random_bytes(BLOCK, 1))
+        source = fs.open("seq/0", os.O_RDONLY)
+        appending, plain = fs.open("seq/1", os.O_WRONLY | os.O_APPEND), fs.open("seq/1", os.O_WRONLY)
+        for copy_it in (fs.copy_range, fs.copy_range_now):
+            for target, append in ((appending, None), (appending, True), (plain, True)):
+                with pytest.raises(BadHandle):
+                    copy_it(source, 0, target, 0, BLOCK, append)
+        assert size_of(fs, "seq/1") == 0
+        assert fs.copy_range(source, 0, appending, 0, BLOCK, append=False) == BLOCK
+        assert fs.copy_range_now(source, 0, appending, BLOCK, BLOCK, append=False) == BLOCK

@@ -7,10 +7,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from zonefs_py import FormatOptions, Geometry, MemoryDevice, format_device
 from zonefs_py.copy.engine import CopyEngine, Engine
-from zonefs_py.copy.limits import SETTABLE
+from zonefs_py.copy.limits import SETTABLE, CopyLimits
 from zonefs_py.copy.plan import gather
 from zonefs_py.errors import InvalidRequest
 from zonefs_py.fs.filesystem import Filesystem
@@ -110,7 +112,7 @@ class Choosy(MemoryDevice):
 
 
 def engines(engine: CopyEngine, ranges: Sequence[CopyRange]) -> set[Engine]:
-    return {step.engine for step in engine.plan(ranges)}
+    return {step.engine for step in engine.plan(ranges).steps}
 
 
 def test_the_way_is_chosen_for_the_pieces_that_the_device_will_get() -> None:
@@ -123,3 +125,31 @@ def test_the_way_is_chosen_for_the_pieces_that_the_device_will_get() -> None:
     assert engine.copy(ranges).completed == 16 * BLOCK
     engine.set_limit("copy_max_range_bytes", 4 * BLOCK)
     assert engines(engine, ranges) == {Engine.HOST}
+
+
+class Thorough(CopyEngine):
+    """Plans all copies as those that are more than one command."""
+
+    def _is_one_command(self, piece: CopyRange, limits: CopyLimits) -> bool:
+        return False
+
+
+@given(
+    source=st.integers(0, 3 * BLOCKS - 1),
+    destination=st.integers(3 * BLOCKS, 6 * BLOCKS - 1),
+    length=st.integers(1, 2 * BLOCKS),
+    shift=st.sampled_from([0, 0, 0, 1]),
+    most=st.integers(0, 3),
+    most_range=st.integers(0, 3),
+    kind=st.sampled_from([MemoryDevice, Choosy]),
+)
+def test_a_copy_that_is_one_command_is_planned_as_any_other(
+    source: int, destination: int, length: int, shift: int, most: int, most_range: int, kind: type[MemoryDevice]
+) -> None:
+    device = kind(Geometry(ZONE, ZONE, 8, 8, BLOCK, ZONE))
+    piece = CopyRange(source * BLOCK, destination * BLOCK, length * BLOCK - shift)
+    plans = []
+    for engine in (CopyEngine(device), Thorough(device)):
+        engine.set_limits({"copy_max_bytes": most * ZONE // 2, "copy_max_range_bytes": most_range * ZONE // 2})
+        plans.append((engine.plan([piece]), engine.plan_now([piece])))
+    assert plans[0] == plans[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import json
 import logging
@@ -19,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.descriptors import files_at_most
+from tests.descriptors import files_at_most, opened
 from zonefs_py.device.building import REPLACEMENT, UNFINISHED
 from zonefs_py.device.descriptors import DescriptorCache
 from zonefs_py.device.directory import create_device, is_device, open_device
@@ -1105,3 +1106,62 @@ def test_a_backing_file_that_cannot_be_opened_is_an_error_of_the_device(path: Pa
         zone_file(path, FIRST).rename(path / "elsewhere")
         with pytest.raises(DeviceError):
             device.backing_descriptor(FIRST)
+
+
+# What has to be made durable
+
+NR_CACHESTAT = 451
+"""cachestat(2), since Linux 6.5; the same number on every architecture."""
+
+
+def dirty_pages(file: Path) -> int:
+    """How many pages of a file the host has in memory only. Skips the test where the kernel does not tell."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    everything, counts = (ctypes.c_uint64 * 2)(0, 0), (ctypes.c_uint64 * 5)()
+    with opened(file, os.O_RDONLY) as descriptor:
+        if libc.syscall(NR_CACHESTAT, descriptor, everything, counts, 0):
+            pytest.skip(f"cachestat: {os.strerror(ctypes.get_errno())}")
+    return counts[1] + counts[2]
+
+
+def test_a_flush_beside_a_write_leaves_the_rest_to_the_next(tmp_path: Path) -> None:
+    size = 128 * MIB
+    create_device(tmp_path / "disk", Geometry(size, size, 2, 1, BLOCK, size))
+    file = tmp_path / "disk" / "seq-000001"
+    with open_device(tmp_path / "disk") as device:
+        writer = threading.Thread(target=device.write, args=(size, bytes(size)))
+        writer.start()
+        while not file.stat().st_size:
+            assert writer.is_alive()
+        device.flush(1)
+        writer.join()
+        # As an unmount does.
+        device.flush()
+        assert dirty_pages(file) == 0
+
+
+def test_a_flush_goes_on_behind_a_zone_that_fails(tmp_path: Path) -> None:
+    create_device(tmp_path / "disk", geometry(zones=40, conventional=2))
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # So that the device keeps few files open.
+    resource.setrlimit(resource.RLIMIT_NOFILE, (32, limits[1]))
+    try:
+        device = open_device(tmp_path / "disk")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+    def waits(number: int) -> bool:
+        return device.copy_waits([CopyRange(number * SIZE, 39 * SIZE, BLOCK)], CopyMethod.REFLINK)
+
+    with device:
+        device.write(FIRST * SIZE, bytes(BLOCK))
+        zone_file(tmp_path / "disk", FIRST).rename(tmp_path / "elsewhere")
+        for number in range(FIRST + 1, 39):
+            device.write(number * SIZE, bytes(BLOCK))
+        for _ in range(2):
+            with pytest.raises(DeviceError, match="No such file"):
+                device.flush()
+            assert [number for number in range(FIRST, 39) if waits(number)] == [FIRST], "what is not on the disk yet"
+        (tmp_path / "elsewhere").rename(zone_file(tmp_path / "disk", FIRST))
+        device.flush()
+        assert not waits(FIRST)

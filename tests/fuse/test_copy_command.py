@@ -8,6 +8,7 @@ import pty
 import re
 import signal
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -207,3 +208,13 @@ def test_the_bar_is_for_terminals(mount: Path, tmp_path: Path) -> None:
     assert done.returncode == 0
     assert done.stdout == b""
     assert b"Copying" in shown
+
+
+def test_the_throttle_is_for_all_sources_together(tmp_path: Path) -> None:
+    files = [tmp_path / f"part{number}" for number in range(5)]
+    data = b"".join(fill(file, 64 * KIB) for file in files)
+    before = time.monotonic()
+    copy("--throttle", "640K", *files, tmp_path / "out")
+    # A tenth of a second each; after the last one nothing is waited for.
+    assert time.monotonic() - before >= 0.4
+    assert (tmp_path / "out").read_bytes() == data

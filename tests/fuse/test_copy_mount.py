@@ -25,12 +25,13 @@ from tests.descriptors import opened
 from tests.fuse.conftest import ZONEFS_PY, Mounts, command_environment, run, wait_until
 from zonefs_py import copy_ranges
 from zonefs_py.config import FormatOptions
+from zonefs_py.copy.blocks import copy_blocks
 from zonefs_py.copy.engine import Engine
 from zonefs_py.device.clone import clone_device
 from zonefs_py.device.directory import create_device, open_device
 from zonefs_py.fs.format import format_device
 from zonefs_py.fs.opening import open_filesystem
-from zonefs_py.zone import CopyMethod, Geometry, ZoneOp
+from zonefs_py.zone import CopyMethod, CopyRange, Geometry, ZoneOp
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -63,7 +64,7 @@ class HostFilesystem:
         self._size = size
         self.path.mkdir()
         if kind != "tmpfs":
-            make = program(f"mkfs.{kind}", {"xfs": "xfsprogs", "btrfs": "btrfs-progs"}[kind])
+            make = program(f"mkfs.{kind}", {"xfs": "xfsprogs", "btrfs": "btrfs-progs", "ext4": "e2fsprogs"}[kind])
             with open(self._image, "wb") as image:
                 image.truncate(size)
             run(make, "-q", self._image)
@@ -127,6 +128,13 @@ def xfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostFilesystem]:
 def btrfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostFilesystem]:
     """Btrfs for all tests."""
     with host_filesystem("btrfs", tmp_path_factory.mktemp("btrfs"), 512 * MIB) as host:
+        yield host
+
+
+@pytest.fixture(scope="module")
+def ext4(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostFilesystem]:
+    """ext4, which makes no reflinks, for all tests."""
+    with host_filesystem("ext4", tmp_path_factory.mktemp("ext4"), 512 * MIB) as host:
         yield host
 
 
@@ -278,8 +286,12 @@ def test_only_the_ends_of_a_crooked_copy_are_no_reflink(place: Path, mounted: Mo
     assert by_engine(mounted, mnt)["reflink"] == pages * BLOCK
 
 
-@pytest.mark.parametrize("place", ["tmp", "shm"], indirect=True)
-def test_elsewhere_the_host_copies(place: Path, mounted: Mounts) -> None:
+@pytest.mark.parametrize("place", ["ext4", "shm", "tmp"], indirect=True)
+def test_elsewhere_the_host_copies(place: Path, mounted: Mounts, request: pytest.FixtureRequest) -> None:
+    kind = request.node.callspec.params["place"]
+    if kind != "tmp":
+        # Of stat(1), ext2 and what came after it are one type.
+        assert run("stat", "-f", "-c", "%T", place).stdout.strip() == {"ext4": "ext2/ext3", "shm": "tmpfs"}[kind]
     mnt = mounted(make_device(place))
     data = random_bytes(CAPACITY, 1)
     put(mnt / "seq/0", data)
@@ -290,13 +302,13 @@ def test_elsewhere_the_host_copies(place: Path, mounted: Mounts) -> None:
 
 
 @pytest.mark.parametrize("option", ["auto", "reflink", "host", "emulate"])
-@pytest.mark.parametrize("place", ["xfs", "btrfs", "tmp"], indirect=True)
+@pytest.mark.parametrize("place", ["xfs", "btrfs", "ext4"], indirect=True)
 def test_the_option_chooses(place: Path, option: str, mounted: Mounts, request: pytest.FixtureRequest) -> None:
     device = make_device(place)
     mnt = mounted(device, f"copy={option}")
     put(mnt / "seq/0", random_bytes(CAPACITY, 1))
     assert copy_range(mnt / "seq/0", 0, mnt / "seq/1", 0, CAPACITY) == CAPACITY
-    reflinks = not place.is_relative_to(request.getfixturevalue("tmp_path"))
+    reflinks = request.node.callspec.params["place"] != "ext4"
     expected = {"auto": "reflink" if reflinks else "host", "reflink": "reflink" if reflinks else "emulate"}
     assert by_engine(mounted, mnt) == {expected.get(option, option): CAPACITY}
     assert digest(mnt / "seq/1") == digest(mnt / "seq/0")
@@ -354,6 +366,26 @@ def test_small_blocks_and_odd_zones(place: Path) -> None:
             engines = {engine: done.bytes for engine, done in fs.copy_engine.counters.items() if done.bytes}
         assert set(engines) == {Engine.REFLINK, Engine.HOST, Engine.EMULATE}
         fs.release(handle)
+
+
+@pytest.mark.parametrize("place", ["xfs", "btrfs"], indirect=True)
+def test_the_end_of_what_a_zone_holds_is_no_whole_block_of_the_host(place: Path) -> None:
+    """Past the write pointer there is nothing to share. In the middle of a zone the host shares whole blocks only."""
+    geometry = Geometry(64 * KIB, 64 * KIB, 6, 3, 512, 64 * KIB)
+    create_device(place / "disk", geometry)
+    data, old = random_bytes(4096 + 512, 1), random_bytes(64 * KIB, 2)
+    with open_device(place / "disk") as device:
+        device.write(3 * geometry.zone_size, data)
+        device.write(geometry.zone_size, old)
+        copied = copy_blocks(device, [(3 * geometry.zone_size, 8 * KIB)], geometry.zone_size)
+        assert copied == ((8 * KIB,), None)
+        assert device.read(geometry.zone_size, 64 * KIB) == data + bytes(8 * KIB - len(data)) + old[8 * KIB :]
+        # To the end of a zone too.
+        assert copy_blocks(device, [(3 * geometry.zone_size, 8 * KIB)], 4 * geometry.zone_size).error is None
+        assert device.read(4 * geometry.zone_size, 8 * KIB) == data + bytes(8 * KIB - len(data))
+        assert (place / "disk" / "seq-000004").stat().st_size == 8 * KIB
+        # It is in memory only, what was not shared.
+        assert device.copy_waits([CopyRange(4 * geometry.zone_size, 0, 4096)], CopyMethod.REFLINK)
 
 
 # --- Programs -------------------------------------------------------------------------------------------------------
@@ -416,7 +448,7 @@ class TestPrograms:
         assert digest(tmp_path / "out") == digest(mnt / "seq/0")
         assert by_engine(mounted, mnt) == {}
 
-    def test_shutil_into_zone_files(self, mnt: Path, tmp_path: Path) -> None:
+    def test_shutil_into_zone_files(self, mnt: Path, mounted: Mounts, tmp_path: Path) -> None:
         (tmp_path / "in").write_bytes(random_bytes(CAPACITY, 1))
         descriptor = os.open(mnt / "seq/0", os.O_WRONLY | os.O_DIRECT)
         with (tmp_path / "in").open("rb") as source, open(descriptor, "wb", buffering=0) as sequential:
@@ -425,11 +457,14 @@ class TestPrograms:
         with (mnt / "seq/0").open("rb") as source, (mnt / "cnv/0").open("r+b") as conventional:
             shutil.copyfileobj(source, conventional)
         assert (mnt / "cnv/0").read_bytes()[:CAPACITY] == (tmp_path / "in").read_bytes()
+        # copyfileobj reads and writes: nothing of that is a copy.
+        assert by_engine(mounted, mnt) == {}
         # What needs O_DIRECT on kernel zonefs needs it here.
         with pytest.raises(OSError, match=os.strerror(errno.EIO)):
             shutil.copyfile(tmp_path / "in", mnt / "seq/1")
+        assert by_engine(mounted, mnt) == {}
 
-    def test_rsync(self, mnt: Path, tmp_path: Path) -> None:
+    def test_rsync(self, mnt: Path, mounted: Mounts, tmp_path: Path) -> None:
         rsync = program("rsync", "rsync")
         (tmp_path / "in").write_bytes(random_bytes(ZONE, 1))
         # It ends by cutting the file to the size it has, which no conventional file takes, on kernel zonefs neither.
@@ -440,6 +475,21 @@ class TestPrograms:
         for name in ("cnv/0", "seq/0"):
             run(rsync, "--inplace", "--ignore-times", mnt / name, tmp_path / "out")
             assert digest(tmp_path / "out") == digest(mnt / name)
+        # It writes without O_DIRECT, so a sequential file refuses it, on kernel zonefs too, and is as it was.
+        for name, more in (("seq/1", []), ("seq/0", []), ("seq/0", ["--append"])):
+            before = (mnt / name).read_bytes()
+            options = ["--inplace", "--ignore-times", *more]
+            (tmp_path / "larger").write_bytes(before + bytes(BLOCK))
+            done = run(rsync, *options, tmp_path / "larger", mnt / name, check=False)
+            assert done.returncode != 0, name
+            assert os.strerror(errno.EIO) in done.stderr or os.strerror(errno.EFBIG) in done.stderr, done.stderr
+            assert (mnt / name).read_bytes() == before
+        # Nor without --inplace, which makes a file of its own first.
+        done = run(rsync, "--ignore-times", tmp_path / "in", mnt / "seq/1", check=False)
+        assert done.returncode != 0
+        assert (mnt / "seq/1").read_bytes() == b""
+        # rsync reads and writes: no engine has copied anything.
+        assert by_engine(mounted, mnt) == {}
 
     def test_the_page_cache_of_a_conventional_file(self, mnt: Path) -> None:
         """What is dirty there is copied, what a copy overwrites is seen: by readers and by shared mappings."""
@@ -569,6 +619,19 @@ class TestRefusals:
                     with pytest.raises(OSError, match=os.strerror(errno.EPERM)):
                         os.copy_file_range(reader, writer, BLOCK, 0, BLOCK)
 
+    def test_append_can_be_taken_off(self, mnt: Path, mounted: Mounts) -> None:
+        """What counts is how the file is open now: the kernel lets a copy pass then, and so do we."""
+        flags = os.O_WRONLY | os.O_APPEND | os.O_DIRECT
+        with opened(mnt / "seq/0", os.O_RDONLY) as reader, opened(mnt / "seq/1", flags) as writer:
+            with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
+                os.copy_file_range(reader, writer, BLOCK, 0, 0)
+            fcntl.fcntl(writer, fcntl.F_SETFL, os.O_DIRECT)
+            assert os.copy_file_range(reader, writer, BLOCK, 0, 0) == BLOCK
+            fcntl.fcntl(writer, fcntl.F_SETFL, os.O_DIRECT | os.O_APPEND)
+            with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
+                os.copy_file_range(reader, writer, BLOCK, 0, BLOCK)
+        assert by_engine(mounted, mnt) == {"host": BLOCK}
+
     def test_a_buffered_destination_is_accepted(self, mnt: Path) -> None:
         for flags in (os.O_WRONLY, os.O_RDWR, os.O_WRONLY | os.O_DIRECT, os.O_WRONLY | os.O_SYNC):
             size = (mnt / "seq/1").stat().st_size
@@ -694,6 +757,65 @@ def test_the_host_is_shut_down_in_mid_copy(
     mounted.unmount(mnt)
 
 
+@pytest.mark.parametrize("engine", ["reflink", "host", "emulate"])
+def test_the_host_is_shut_down_within_one_copy(
+    engine: str, hosts: Callable[[str, int], HostFilesystem], mounted: Mounts
+) -> None:
+    """A single call that is under way comes back, with what it has copied or an error; the counters say the same."""
+    host = hosts("xfs", 1024 * MIB)
+    device = make_device(host.path, zone_size="256M", zone_capacity="256M")
+    mnt = mounted(device, f"copy={engine},errors=repair")
+    mounted.expect_log(mnt, r"WARNING|ERROR")
+    if engine != "emulate":
+        # Else the host makes it a single reflink, whichever way it is asked, and is done at once.
+        run(ZONEFS_PY, "limits", mnt, f"copy_max_bytes={BLOCK}")
+    piece = random_bytes(MIB, 1)
+    with opened(mnt / "cnv/0", os.O_WRONLY) as writer:
+        for offset in range(0, 128 * MIB, MIB):
+            assert os.pwrite(writer, piece, offset) == MIB
+        os.fsync(writer)
+    copied: list[int] = []
+    failed: list[OSError] = []
+
+    def copy() -> None:
+        try:
+            copied.append(copy_range(mnt / "cnv/0", 0, mnt / "seq/0", 0, 128 * MIB))
+        except OSError as exc:
+            failed.append(exc)
+
+    zone = device / "seq-000003"
+    copier = threading.Thread(target=copy, daemon=True)
+    copier.start()
+    wait_until("the copy has begun", lambda: zone.stat().st_size >= MIB)
+    host.shut_down()
+    copier.join(JOIN_SECONDS)
+    assert not copier.is_alive()
+    # Some of it was copied before, so that is what the call says.
+    assert not failed
+    assert MIB <= copied[0] < 128 * MIB
+    assert by_engine(mounted, mnt) == {engine: copied[0]}
+    assert errors(mounted, mnt) == {engine: 1}
+    with pytest.raises(OSError, match=f"{os.strerror(errno.EIO)}|{os.strerror(errno.EROFS)}"):
+        copy_range(mnt / "cnv/0", 0, mnt / "seq/1", 0, MIB)
+    mounted.unmount(mnt)
+    host.unmount()
+    host.mount()
+    mnt = mounted(device, f"copy={engine}")
+    mounted.expect_log(mnt, r"cut")
+    size = (mnt / "seq/0").stat().st_size
+    assert size == zone.stat().st_size
+    assert size % BLOCK == 0
+    # Nothing of it was synced. What is there, the disk may hold as data or not at all.
+    found = (mnt / "seq/0").read_bytes()
+    for start in range(0, size, BLOCK):
+        assert found[start : start + BLOCK] in (piece[start % MIB : start % MIB + BLOCK], bytes(BLOCK))
+    # And it is good for another try.
+    run("truncate", "--size=0", mnt / "seq/0")
+    assert copy_range(mnt / "cnv/0", 0, mnt / "seq/0", 0, 8 * MIB) == 8 * MIB
+    assert (mnt / "seq/0").read_bytes() == piece * 8
+    mounted.unmount(mnt)
+
+
 @pytest.mark.parametrize("engine", ["host", "emulate"])
 def test_the_host_is_full_in_mid_copy(
     engine: str, hosts: Callable[[str, int], HostFilesystem], mounted: Mounts
@@ -731,6 +853,10 @@ def test_the_host_is_full_in_mid_copy(
         assert os.copy_file_range(reader, writer, len(data), size, size) == len(data) - size
     assert digest(mnt / "seq/1") == digest(mnt / "seq/0")
     mounted.unmount(mnt)
+    mnt = mounted(device, f"copy={engine}")
+    assert [(mnt / f"seq/{index}").stat().st_size for index in range(3)] == [len(data), len(data), 0]
+    assert (mnt / "seq/0").read_bytes() == (mnt / "seq/1").read_bytes() == data
+    mounted.unmount(mnt)
 
 
 def test_a_full_host_by_default_makes_the_mount_read_only(
@@ -751,6 +877,18 @@ def test_a_full_host_by_default_makes_the_mount_read_only(
             os.copy_file_range(reader, writer, CAPACITY, copied, copied)
     assert (mnt / "seq/2").read_bytes() == data[:copied]
     mounted.unmount(mnt)
+    # Mounted again, what was not acknowledged may be shown too: up to the write pointer, and as it should be.
+    mnt = mounted(device)
+    size = (mnt / "seq/2").stat().st_size
+    assert copied <= size == (device / "seq-000005").stat().st_size < CAPACITY
+    assert size % BLOCK == 0
+    assert (mnt / "seq/2").read_bytes() == data[:size]
+    assert [(mnt / f"seq/{index}").read_bytes() for index in range(2)] == [data, data]
+    # And it is written again as soon as there is room.
+    run("truncate", "--size=0", mnt / "seq/1")
+    assert copy_range(mnt / "seq/0", size, mnt / "seq/2", size, CAPACITY) == CAPACITY - size
+    assert digest(mnt / "seq/2") == digest(mnt / "seq/0")
+    mounted.unmount(mnt)
 
 
 def test_programs_need_nothing_else(mnt: Path, mounted: Mounts) -> None:
@@ -764,3 +902,65 @@ def test_programs_need_nothing_else(mnt: Path, mounted: Mounts) -> None:
         offset += copy_range(mnt / f"seq/{index}", 0, mnt / "seq/5", offset, CAPACITY)
     assert digest(mnt / "seq/5") == digest(mnt / "seq/4")
     assert by_engine(mounted, mnt) == {"host": 10 * BLOCK}
+
+
+@pytest.mark.parametrize("flags", [os.O_DSYNC, os.O_SYNC])
+@pytest.mark.parametrize("name", ["seq/1", "cnv/1"])
+def test_a_copy_to_a_synchronous_file_survives_a_power_cut(
+    name: str, flags: int, device_dir: Callable[..., Path], mounted: Mounts
+) -> None:
+    """Of write(2) the kernel tells us that it must be durable, of copy_file_range(2) and of ioctls it does not."""
+    device = device_dir(zones=9, conventional=3, zone_size="4M", zone_capacity="3M")
+    mnt = mounted(Path(f"write-cache:{device}"))
+    data = random_bytes(8 * BLOCK, 1)
+    put(mnt / "seq/0", data)
+    run("sync", mnt / "seq/0")
+    with (mnt / "seq/0").open("rb") as reader, opened(mnt / name, os.O_RDWR | flags) as writer:
+        assert os.copy_file_range(reader.fileno(), writer, 2 * BLOCK, 0, 0) == 2 * BLOCK
+        assert copy_ranges(writer, [(reader, 2 * BLOCK, 2 * BLOCK)], 2 * BLOCK) == [2 * BLOCK]
+    with opened(mnt / "seq/0", os.O_RDONLY) as file, opened(mnt / name, os.O_RDWR) as writer:
+        assert os.copy_file_range(file, writer, 4 * BLOCK, 4 * BLOCK, 4 * BLOCK) == 4 * BLOCK
+    run(ZONEFS_PY, "ctl", mnt, "power-cut")
+    assert (mnt / name).read_bytes()[: 8 * BLOCK].rstrip(b"\0") == data[: 4 * BLOCK].rstrip(b"\0")
+
+
+def test_info_shows_what_the_engines_have_done(mnt: Path) -> None:
+    assert "\ncopies: none yet\n" in run(ZONEFS_PY, "info", mnt).stdout
+    put(mnt / "seq/0", random_bytes(5 * BLOCK, 1))
+    assert copy_range(mnt / "seq/0", 0, mnt / "cnv/0", 0, 3 * BLOCK) == 3 * BLOCK
+    assert copy_range(mnt / "seq/0", 0, mnt / "cnv/0", 1, 2 * BLOCK) == 2 * BLOCK
+    assert copy_range(mnt / "seq/0", 0, mnt / "seq/1", 0, BLOCK) == BLOCK
+    words = [line.split() for line in run(ZONEFS_PY, "info", mnt).stdout.splitlines()]
+    start = words.index(["copies:", "copies", "commands", "bytes", "errors", "milliseconds"])
+    assert [line[:5] for line in words[start + 1 :]] == [
+        ["host", "2", "2", str(4 * BLOCK), "0"],
+        ["emulate", "1", "1", str(2 * BLOCK), "0"],
+    ]
+    assert all(float(line[5]) > 0 for line in words[start + 1 :])
+
+
+def test_a_copy_of_many_commands_does_not_hold_up_the_mount(xfs: HostFilesystem, mounted: Mounts) -> None:
+    """Reflinks that wait for nothing are made by who serves all others; but not thousands of them."""
+    directory = xfs.path / "many-commands"
+    directory.mkdir()
+    device = make_device(directory, zone_size="64M", zone_capacity="64M")
+    mnt = mounted(device)
+    piece = random_bytes(MIB, 1)
+    with opened(mnt / "cnv/0", os.O_WRONLY) as writer:
+        for offset in range(0, 64 * MIB, MIB):
+            assert os.pwrite(writer, piece, offset) == MIB
+        os.fsync(writer)
+    run(ZONEFS_PY, "limits", mnt, f"copy_max_bytes={BLOCK}")
+    copier = threading.Thread(target=copy_range, args=(mnt / "cnv/0", 0, mnt / "seq/0", 0, 64 * MIB))
+    copier.start()
+    wait_until("the copy has begun", lambda: (device / "seq-000003").stat().st_size > 0)
+    served = 0
+    while copier.is_alive():
+        # The kernel knows nothing of space, and asks.
+        os.statvfs(mnt)
+        served += copier.is_alive()
+    copier.join()
+    assert by_engine(mounted, mnt) == {"reflink": 64 * MIB}
+    assert served >= 3
+    mounted.unmount(mnt)
+    shutil.rmtree(directory)

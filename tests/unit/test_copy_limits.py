@@ -187,7 +187,7 @@ def test_no_command_exceeds_a_limit_and_all_is_copied_in_order(
         {"copy_max_bytes": most, "copy_max_range_bytes": most_range, "copy_max_nr_ranges": most_ranges}, BLOCK
     )
     ranges = gather(sources, destination)
-    commands = plan(ranges, limits, 1 << 50)
+    commands = list(plan(ranges, limits, 1 << 50))
     for command in commands:
         assert 0 < command.length <= most
         assert len(command.ranges) <= most_ranges

@@ -94,7 +94,7 @@ def test_no_rate_below_one(rate: int) -> None:
 def test_pieces_cover_everything_once_and_stay_within_bounds(
     length: int, blocks: list[int], largest: int, rate: int | None
 ) -> None:
-    state = JobState(length, [""] * len(blocks), blocks, [0] * len(blocks), largest, rate)
+    state = JobState(length, [""] * len(blocks), blocks, [0] * len(blocks), largest, Throttle(rate))
     done = [0] * len(blocks)
     now = 0.0
     while (piece := state.take(now)) is not None:
@@ -330,6 +330,18 @@ def test_a_throttled_copy_takes_the_time_it_should() -> None:
     assert max(clock.waits) == pytest.approx(1 / PIECES_PER_SECOND)
 
 
+def test_jobs_that_share_a_throttle_are_no_faster_than_one() -> None:
+    clock = Clock()
+    shared = Throttle(16_000)
+    target = ScriptedTarget("a", DATA)
+    with CopyJobs(1, clock=clock, wait=clock.wait) as queue:
+        for done in range(0, len(DATA), 800):
+            piece = CopySource(0, done, 800)
+            assert finished(queue, piece, [CopyDestination(target)], throttle=shared).destinations[0].copied == 800
+    assert target.received == DATA
+    assert clock.now == pytest.approx(4 - 800 / 16_000)
+
+
 def test_all_destinations_share_the_throttle() -> None:
     clock = Clock()
     targets = [ScriptedTarget(name, DATA) for name in "abcd"]
@@ -496,17 +508,20 @@ def test_what_was_copied_before_an_error_is_reported(error: Exception) -> None:
     assert not result.cancelled
 
 
-def test_a_bug_of_a_target_or_callback_does_not_hang_anybody(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("kind", [ValueError, SystemExit])
+def test_a_bug_of_a_target_or_callback_does_not_hang_anybody(
+    kind: type[BaseException], caplog: pytest.LogCaptureFixture
+) -> None:
     def fail(done: int) -> None:
-        raise ValueError("a bug")
+        raise kind("a bug")
 
     def fail_too(result: JobResult) -> None:
-        raise RuntimeError("another")
+        raise kind("another")
 
     target, other = ScriptedTarget("a", DATA, script=fail), ScriptedTarget("b", DATA)
     with CopyJobs(1) as queue:
         result = finished(queue, WHOLE, [CopyDestination(target), CopyDestination(other)], on_done=fail_too)
-        assert isinstance(result.destinations[0].error, ValueError)
+        assert isinstance(result.destinations[0].error, kind)
         assert other.received == DATA
         assert finished(queue, WHOLE, [CopyDestination(ScriptedTarget("c", DATA))]).destinations[0].error is None
     assert [record.message.partition(":")[0] for record in caplog.records] == ["bug", "bug"]

@@ -9,7 +9,7 @@ import click
 
 from zonefs_py.cli.common import EXIT_FAILURE, check_unmounted, complain, naming, read_superblock
 from zonefs_py.cli.parameters import PATH, SIZE, format_option
-from zonefs_py.errors import UserError
+from zonefs_py.errors import DeviceError, UserError
 from zonefs_py.units import parse_size
 
 
@@ -60,8 +60,13 @@ def blkcopy(
         if destination < device.info.zone_size and not force and read_superblock(device) is not None:
             raise UserError(f"{device_path}: zone 0 holds the superblock of a zonefs; -f copies there all the same")
         copied = copy_blocks(device, ranges, destination)
+        problem = copied.error
         if any(copied.completed):
-            device.flush()
+            try:
+                device.flush()
+            except DeviceError as exc:
+                # How far the copy came is to be told all the same.
+                problem = problem or exc
     rows = [
         {"source": source, "length": length, "comp_len": completed}
         for (source, length), completed in zip(ranges, copied.completed, strict=True)
@@ -72,7 +77,7 @@ def blkcopy(
         click.echo(f"{'source':>15}{'length':>15}{'comp_len':>15}")
         for row in rows:
             click.echo("".join(f"{number:>15}" for number in row.values()))
-    if copied.error is not None:
-        complain("zonefs-py", f"{device_path}: {copied.error}")
+    if problem is not None:
+        complain("zonefs-py", f"{device_path}: {problem}")
         return EXIT_FAILURE
     return 0

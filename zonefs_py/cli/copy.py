@@ -25,6 +25,7 @@ from zonefs_py.cli.copy_files import (
 )
 from zonefs_py.cli.parameters import PATH, SIZE
 from zonefs_py.copy.jobs import CopyDestination, CopyJobs, CopySource
+from zonefs_py.copy.schedule import Throttle
 from zonefs_py.errors import OptionError, UserError, describe_os_error
 
 LOOK_SECONDS = 0.1
@@ -94,12 +95,14 @@ def _copy_parts(parts: Sequence[Part], destination: CopyFile, total: int, thrott
         progress = stack.enter_context(SlowProgress(total, "Copying"))
         interrupted = stack.enter_context(_interruptible())
         queue = stack.enter_context(CopyJobs(workers=1))
+        # One for all: what the last source has taken too early, the next one waits for.
+        shared = Throttle(throttle)
         before = 0
         for part, reader in zip(parts, readers, strict=True):
             if interrupted.is_set():
                 return Outcome(before, interrupted=True)
             job = queue.submit(
-                CopySource(reader, 0, part.length), [CopyDestination(target, part.offset)], throttle=throttle
+                CopySource(reader, 0, part.length), [CopyDestination(target, part.offset)], throttle=shared
             )
             while (result := job.wait(LOOK_SECONDS)) is None:
                 progress(before + job.progress[0])

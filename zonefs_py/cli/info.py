@@ -27,7 +27,7 @@ def info(target: str, format_name: str) -> None:
     """Show geometry, limits, format and mount of a device.
 
     Of a device that is not mounted, or of one that is mounted where you say: then with the mount options, the
-    counters of open and active files, and the capabilities in use.
+    counters of open and active files, the capabilities in use, and what each engine of copies has done.
     """
     document = _from_device(target) if is_device(target) else _from_daemon(target)
     if format_name == "json":
@@ -68,6 +68,20 @@ def _show(document: dict[str, Any]) -> None:
             width = max(map(len, content)) + 2
             for name, value in content.items():
                 click.echo(f"  {name.replace('_', ' ') + ':':<{width}}{_text(section, name, value)}")
+    if document["copy"] is not None:
+        _show_copies(document["copy"]["engines"])
+
+
+def _show_copies(engines: dict[str, dict[str, int]]) -> None:
+    """Print what each engine has done that was used since the device was mounted."""
+    used = {name: done for name, done in engines.items() if done["copies"]}
+    if not used:
+        click.echo("copies: none yet")
+        return
+    click.echo(f"copies:   {'copies':>12}{'commands':>12}{'bytes':>18}{'errors':>12}{'milliseconds':>16}")
+    for name, done in used.items():
+        counts = f"{done['copies']:>12}{done['commands']:>12}{done['bytes']:>18}{done['errors']:>12}"
+        click.echo(f"  {name:<8}{counts}{done['nanoseconds'] / 1e6:>16.3f}")
 
 
 def _text(section: str, name: str, value: Any) -> str:

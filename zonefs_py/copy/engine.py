@@ -10,8 +10,8 @@ import logging
 import mmap
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from enum import Enum
 from itertools import groupby
 from typing import NamedTuple
@@ -37,12 +37,17 @@ class Engine(Enum):
     HOST = "host"
     EMULATE = "emulate"
 
+    __hash__ = object.__hash__  # there is one of each, and Enum's own is slow
+
 
 _METHODS = {Engine(method.value): method for method in CopyMethod}
 
 
 MAX_PLANS = 8
 """How often a copy is planned at most, where what lies below a stack changes while it runs."""
+
+MAX_RANGES_NOW = 4
+"""Ranges of a copy that is over at once, in all its commands. Each takes its time, and limits can make millions."""
 
 
 @dataclass(frozen=True)
@@ -58,19 +63,8 @@ class CopyCounters:
     errors: int = 0
     nanoseconds: int = 0
 
-    def __add__(self, more: CopyCounters) -> CopyCounters:
-        """Return both together."""
-        return CopyCounters(
-            self.copies + more.copies,
-            self.commands + more.commands,
-            self.bytes + more.bytes,
-            self.errors + more.errors,
-            self.nanoseconds + more.nanoseconds,
-        )
 
-
-@dataclass(frozen=True)
-class CopyResult:
+class CopyResult(NamedTuple):
     """How far a copy came: ``completed`` bytes from its start are known to be copied.
 
     ``error`` is what stopped it, None if nothing did. ``issued`` says whether the device has tried what failed, and
@@ -88,6 +82,22 @@ class Step(NamedTuple):
 
     engine: Engine
     ranges: tuple[CopyRange, ...]
+
+
+class Plan(NamedTuple):
+    """The steps of a copy, and the device's `generation` for which they are right."""
+
+    generation: int
+    steps: Sequence[Step]
+
+
+class _Tally:
+    """The counters of one engine while they grow, or what one copy adds to them."""
+
+    __slots__ = ("bytes", "commands", "copies", "errors", "nanoseconds")
+
+    def __init__(self) -> None:
+        self.copies = self.commands = self.bytes = self.errors = self.nanoseconds = 0
 
 
 CopyBuffer = bytearray | mmap.mmap
@@ -112,15 +122,22 @@ class CopyEngine:
         *allocate* makes the buffer; it may raise MemoryError.
         """
         self._device = device
-        self._wanted = wanted
         self._allocate = allocate
+        # What a device tells about itself stays as it is.
+        self._block_size, self._zone_size = device.info.block_size, device.info.zone_size
+        self._ways = tuple((method, Engine(method.value)) for method in device.info.copy_methods)
+        """How the device can copy, best first, as far as that is wanted."""
+        if wanted is not None:
+            self._ways = tuple(way for way in self._ways if way[1] is wanted)
+        is_reflink = bool(self._ways) and self._ways[0][0] is CopyMethod.REFLINK
+        self._alignment = (device.info.reflink_alignment or 1) if is_reflink else 1
         self._lock = threading.Lock()
         """Guards everything below. Never held during I/O."""
         info = device.info
         self._limits = CopyLimits.of_hardware(
             info.copy_max_hw_bytes, info.copy_max_range_hw_bytes, info.copy_max_nr_ranges_hw, info.block_size
         )
-        self._counters = {engine: CopyCounters() for engine in Engine}
+        self._counts = {engine: _Tally() for engine in Engine}
         self._buffer: CopyBuffer | None = None
         """The emulation's buffer while nobody uses it; a second copy at the same time makes one of its own."""
 
@@ -133,7 +150,10 @@ class CopyEngine:
     def counters(self) -> dict[Engine, CopyCounters]:
         """What each engine has done so far."""
         with self._lock:
-            return dict(self._counters)
+            return {
+                engine: CopyCounters(done.copies, done.commands, done.bytes, done.errors, done.nanoseconds)
+                for engine, done in self._counts.items()
+            }
 
     def set_limit(self, name: str, value: int) -> None:
         """Set one of the limits, for the next copy. Raises InvalidRequest."""
@@ -142,43 +162,81 @@ class CopyEngine:
     def set_limits(self, values: Mapping[str, int]) -> None:
         """Set several limits, for the next copy: all, or none and InvalidRequest."""
         with self._lock:
-            self._limits = self._limits.with_limits(values, self._device.info.block_size)
+            self._limits = self._limits.with_limits(values, self._block_size)
 
-    def plan(self, ranges: Sequence[CopyRange]) -> list[Step]:
-        """Return the steps in which `copy` would copy *ranges* now."""
-        info, limits = self._device.info, self._limits
-        methods = [method for method in info.copy_methods if self._wanted in (None, Engine(method.value))]
-        alignment = info.reflink_alignment if methods[:1] == [CopyMethod.REFLINK] else 0
+    def plan(self, ranges: Sequence[CopyRange]) -> Plan:
+        """Return in which steps `copy` would copy *ranges* now."""
+        # Before the choice: what is chosen for one table of a stack must not be done under another.
+        generation = self._device.generation
+        return Plan(generation, self._with_joined_emulation(self._steps(ranges)))
+
+    def plan_now(self, ranges: Sequence[CopyRange]) -> Plan | None:
+        """Return how to copy *ranges* by `copy_planned` at once: without a wait for a disk, and in few commands.
+
+        None if that cannot be, for all that is known; it is found out soon, however many commands there would be.
+        """
+        generation = self._device.generation
         steps: list[Step] = []
-        for aligned, those in groupby(split_aligned(ranges, info.block_size), self._is_aligned):
-            if aligned and methods and limits.offload:
-                for command in plan(those, limits, info.zone_size, alignment or 1):
-                    steps += self._choose(command.ranges, methods)
+        nr_ranges = 0
+        for step in self._steps(ranges):
+            nr_ranges += len(step.ranges)
+            if nr_ranges > MAX_RANGES_NOW or step.engine is Engine.EMULATE:
+                return None
+            if self._device.copy_waits(step.ranges, _METHODS[step.engine]):
+                return None
+            steps.append(step)
+        return Plan(generation, steps)
+
+    def _steps(self, ranges: Sequence[CopyRange]) -> Iterator[Step]:
+        """Yield the steps, each when it is asked for, but for what is emulated: that is in as many as commands."""
+        limits = self._limits
+        zone_size = self._zone_size
+        offload = bool(self._ways) and limits.offload
+        if offload and len(ranges) == 1 and self._is_one_command(ranges[0], limits):
+            # What nearly all copies are; the same would come out below.
+            yield from self._choose((ranges[0],))
+            return
+        for aligned, those in groupby(split_aligned(ranges, self._block_size), self._is_aligned):
+            if aligned and offload:
+                for command in plan(those, limits, zone_size, self._alignment):
+                    yield from self._choose(command.ranges)
             else:
                 # Unaligned bytes are between conventional zones, or in one of the destination: both are read as one.
                 pieces = tuple(those)
-                steps.append(Step(Engine.EMULATE, tuple(cut_at(pieces, info.zone_size)) if aligned else pieces))
-        return self._with_joined_emulation(steps)
+                yield Step(Engine.EMULATE, tuple(cut_at(pieces, zone_size)) if aligned else pieces)
+
+    def _is_one_command(self, piece: CopyRange, limits: CopyLimits) -> bool:
+        source, destination, length = piece
+        numbers, zone_size = source | destination | length, self._zone_size
+        return (
+            not numbers % self._block_size
+            and not numbers % self._alignment
+            and 0 < length <= limits.copy_max_bytes
+            and length <= limits.copy_max_range_bytes
+            and source % zone_size + length <= zone_size
+            and destination % zone_size + length <= zone_size
+        )
 
     def _is_aligned(self, piece: CopyRange) -> bool:
-        return not (piece.source | piece.destination | piece.length) % self._device.info.block_size
+        return not (piece.source | piece.destination | piece.length) % self._block_size
 
-    def _choose(self, ranges: Sequence[CopyRange], methods: Sequence[CopyMethod]) -> Iterator[Step]:
+    def _choose(self, ranges: tuple[CopyRange, ...]) -> Iterator[Step]:
         """Yield the steps for *ranges*, which are one command: itself, if the best method can copy all of it."""
         # The device is asked about the very pieces that it will get: cut in other places they may not be aligned to
         # what a reflink needs.
-        if self._device.can_copy(ranges, methods[0]):
-            yield Step(Engine(methods[0].value), tuple(ranges))
+        method, engine = self._ways[0]
+        if self._device.can_copy(ranges, method):
+            yield Step(engine, ranges)
             return
 
         def best(piece: CopyRange) -> Engine:
-            able = (Engine(method.value) for method in methods if self._device.can_copy([piece], method))
+            able = (engine for method, engine in self._ways if self._device.can_copy([piece], method))
             return next(able, Engine.EMULATE)
 
         for engine, those in groupby(ranges, best):
             yield Step(engine, tuple(those))
 
-    def _with_joined_emulation(self, steps: Sequence[Step]) -> list[Step]:
+    def _with_joined_emulation(self, steps: Iterable[Step]) -> list[Step]:
         """Undo what the limits of commands did to what is emulated: these limits are the device's."""
         joined: list[Step] = []
         for engine, those in groupby(steps, lambda step: step.engine):
@@ -189,16 +247,9 @@ class CopyEngine:
             pieces = (piece for step in those for piece in step.ranges)
             for aligned, group in groupby(pieces, self._is_aligned):
                 some = list(group)
-                ranges += join(some, self._device.info.zone_size) if aligned else some
+                ranges += join(some, self._zone_size) if aligned else some
             joined.append(Step(engine, tuple(ranges)))
         return joined
-
-    def waits(self, ranges: Sequence[CopyRange]) -> bool:
-        """Whether a copy of *ranges* now may wait for a disk, or takes its time because data is moved by us."""
-        return any(
-            engine is Engine.EMULATE or self._device.copy_waits(pieces, _METHODS[engine])
-            for engine, pieces in self.plan(ranges)
-        )
 
     def copy(self, ranges: Sequence[CopyRange]) -> CopyResult:
         """Copy *ranges* in order, whose destinations follow each other; never raises DeviceError.
@@ -206,24 +257,39 @@ class CopyEngine:
         All numbers are multiples of the block size, except that a range to conventional zones can be any bytes, and one
         to a sequential zone can begin anywhere in the source.
         """
-        tally: dict[Engine, CopyCounters] = {}
+        tally: dict[Engine, _Tally] = {}
         completed = 0
         for _ in range(MAX_PLANS):
             rest = list(part_of(ranges, completed, completed + total_length(ranges)))
-            result = self._copy_as_planned(rest, tally)
+            result = self._run(self.plan(rest), tally)
             completed += result.completed
             # What was planned for one table of a stack must not be done under another; all before it is done.
             if not isinstance(result.error, TableChanged):
                 break
+        self._count(tally)
+        return result._replace(completed=completed)
+
+    def copy_planned(self, planned: Plan) -> CopyResult:
+        """Do *planned*, as `copy` would, but not under another table of a stack: TableChanged is the error then."""
+        tally: dict[Engine, _Tally] = {}
+        result = self._run(planned, tally)
+        if result.completed or not isinstance(result.error, TableChanged):
+            self._count(tally)
+        return result
+
+    def _count(self, tally: Mapping[Engine, _Tally]) -> None:
         with self._lock:
             for engine, more in tally.items():
-                self._counters[engine] += more
-        return replace(result, completed=completed)
+                done = self._counts[engine]
+                done.copies += 1
+                done.commands += more.commands
+                done.bytes += more.bytes
+                done.errors += more.errors
+                done.nanoseconds += more.nanoseconds
 
-    def _copy_as_planned(self, ranges: Sequence[CopyRange], tally: dict[Engine, CopyCounters]) -> CopyResult:
-        # Before the choice: what is chosen for one table of a stack must not be done under another.
-        generation = self._device.generation
-        steps = self.plan(ranges)
+    def _run(self, planned: Plan, tally: dict[Engine, _Tally]) -> CopyResult:
+        """Do *planned*, and add to *tally* what that was."""
+        generation, steps = planned
         emulated = [piece for step in steps if step.engine is Engine.EMULATE for piece in step.ranges]
         buffer = None
         completed = 0
@@ -238,21 +304,22 @@ class CopyEngine:
                     result, commands = self._emulate(pieces, buffer)
                 else:
                     result, commands = self._offload(pieces, _METHODS[engine], generation), 1
-                spent = time.perf_counter_ns() - started
-                errors = result.error is not None and not isinstance(result.error, TableChanged)
-                before = tally.get(engine, CopyCounters(copies=1))
-                tally[engine] = before + CopyCounters(0, commands, result.completed, errors, spent)
+                counted = tally.get(engine) or tally.setdefault(engine, _Tally())
+                counted.nanoseconds += time.perf_counter_ns() - started
+                counted.commands += commands
+                counted.bytes += result.completed
                 completed += result.completed
                 if result.error is not None:
+                    counted.errors += not isinstance(result.error, TableChanged)
                     break
         except OutOfMemory as exc:
-            tally[Engine.EMULATE] = tally.get(Engine.EMULATE, CopyCounters(copies=1)) + CopyCounters(errors=1)
+            tally.setdefault(Engine.EMULATE, _Tally()).errors += 1
             result = CopyResult(0, exc, issued=False)
         finally:
             if buffer is not None:
                 with self._lock:
                     self._buffer = buffer
-        return replace(result, completed=completed)
+        return result._replace(completed=completed)
 
     def _offload(self, ranges: Sequence[CopyRange], method: CopyMethod, generation: int) -> CopyResult:
         try:
@@ -292,7 +359,7 @@ class CopyEngine:
         Parts end where a block of the destination does: only the ends of the whole are blocks that are written in part.
         """
         source, destination, length = piece
-        block = self._device.info.block_size
+        block = self._block_size
         most = round_down(buffer_size // 2, block) - block
         while length:
             part = min(length, most - destination % block)
@@ -301,7 +368,7 @@ class CopyEngine:
 
     def _read(self, part: CopyRange, buffer: memoryview) -> memoryview:
         """Read the whole blocks that have the source of *part* to the start of *buffer*; return what is of it."""
-        block = self._device.info.block_size
+        block = self._block_size
         before = part.source % block
         end = before + part.length
         self._device.read_into(part.source - before, buffer[: end + -end % block])
@@ -309,7 +376,7 @@ class CopyEngine:
 
     def _write_unaligned(self, destination: int, data: memoryview, buffer: memoryview) -> None:
         """Write *data*, with the rest of the blocks at its ends as it is now; *buffer* is to put them together."""
-        block = self._device.info.block_size
+        block = self._block_size
         before = destination % block
         end = before + len(data)
         size = end + -end % block
@@ -323,7 +390,7 @@ class CopyEngine:
 
     def _take_buffer(self, ranges: Sequence[CopyRange]) -> CopyBuffer:
         """Return the buffer to emulate *ranges*: as large as they need, or smaller. Raises OutOfMemory."""
-        block = self._device.info.block_size
+        block = self._block_size
         # An unaligned part needs the blocks of both ends, and may touch one more of each than it has.
         whole = sum(piece.length for piece in ranges if self._is_aligned(piece))
         odd = max((piece.length for piece in ranges if not self._is_aligned(piece)), default=None)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import NamedTuple, Protocol, Self
 
-from zonefs_py.copy.schedule import MAX_DESTINATIONS, DestinationResult, JobState, Piece, in_turn
+from zonefs_py.copy.schedule import MAX_DESTINATIONS, DestinationResult, JobState, Piece, Throttle, in_turn
 from zonefs_py.errors import InvalidRequest, ZonefsError
 from zonefs_py.units import MIB
 
@@ -168,11 +168,13 @@ class CopyJobs:
         source: CopySource | None,
         destinations: Sequence[CopyDestination],
         *,
-        throttle: int | None = None,
+        throttle: int | Throttle | None = None,
         piece_size: int = PIECE_SIZE,
         on_done: Callable[[JobResult], None] | None = None,
     ) -> CopyJob:
         """Queue a copy of *source* to all *destinations*, *throttle* bytes per second at most in all; return its job.
+
+        A `Throttle` in place of a number is shared with the other jobs of this queue that were given it.
 
         *on_done* is called once, in a worker's thread, when the job is over, however it ended; the next job to the
         same file starts when it has returned. An error of one destination does not stop the others. Raises
@@ -189,7 +191,7 @@ class CopyJobs:
             [destination.target.block_size for destination in checked],
             [destination.offset for destination in checked],
             piece_size,
-            throttle,
+            throttle if isinstance(throttle, Throttle) else Throttle(throttle),
         )
         job = CopyJob(source, checked, state, self._changed, self._clock, on_done)
         with self._changed:
@@ -269,7 +271,7 @@ class CopyJobs:
         target = job.destinations[piece.destination].target
         start = job.state.offset(piece.destination)
         copied = 0
-        error: Exception | None = None
+        error: BaseException | None = None
         try:
             if start is None:
                 start = target.end()
@@ -277,8 +279,9 @@ class CopyJobs:
             assert 0 <= copied <= piece.length, f"{target.name}: {copied} of {piece.length} bytes copied"
         except (ZonefsError, OSError) as exc:
             error = exc
-        except Exception as exc:
-            # A bug of the target's. Whoever waits for this job must hear of it, and the other jobs go on.
+        except BaseException as exc:
+            # A bug of the target's, or SystemExit, which would end this thread without a word. Whoever waits for this
+            # job must hear of it, and the other jobs go on.
             log.exception("bug: %s: copy failed", target.name)
             error = exc
         with self._changed:
@@ -297,8 +300,8 @@ class CopyJobs:
         try:
             if job.on_done is not None:
                 job.on_done(result)
-        except Exception:
-            # Whose callback it is cannot be told: the queue is not ours alone.
+        except BaseException:
+            # Whose callback it is cannot be told: the queue is not ours alone. Not even SystemExit ends this thread.
             log.exception("bug: the callback of a copy failed")
         with self._changed:
             self._jobs.remove(job)

@@ -72,8 +72,10 @@ def join(ranges: Iterable[CopyRange], boundary: int) -> list[CopyRange]:
     return joined
 
 
-def plan(ranges: Iterable[CopyRange], limits: CopyLimits, zone_size: int, alignment: int = 1) -> list[CopyCommand]:
+def plan(ranges: Iterable[CopyRange], limits: CopyLimits, zone_size: int, alignment: int = 1) -> Iterator[CopyCommand]:
     """Return the commands, in order, that copy *ranges* within *limits*. ValueError if those do not allow offload.
+
+    There can be millions of them: each is made when it is asked for.
 
     No command is longer than ``copy_max_bytes``, has a range above ``copy_max_range_bytes`` or more than
     ``copy_max_nr_ranges`` ranges; no range crosses the end of a zone at either side, and no command at its
@@ -82,13 +84,16 @@ def plan(ranges: Iterable[CopyRange], limits: CopyLimits, zone_size: int, alignm
     """
     if not limits.offload:
         raise ValueError("with these limits the device must not be asked to copy")
-    commands: list[CopyCommand] = []
+    return _commands(ranges, limits, zone_size, alignment)
+
+
+def _commands(ranges: Iterable[CopyRange], limits: CopyLimits, zone_size: int, alignment: int) -> Iterator[CopyCommand]:
     current: list[CopyRange] = []
     room = limits.copy_max_bytes
     most = min(limits.copy_max_range_bytes, limits.copy_max_bytes)
     for source, destination, length in split_aligned(cut_at(ranges, zone_size), alignment):
         if current and not destination % zone_size:
-            commands.append(CopyCommand(tuple(current)))
+            yield CopyCommand(tuple(current))
             current, room = [], limits.copy_max_bytes
         # A piece that is aligned stays so when it is cut, unless a limit is below the alignment.
         unit = alignment if not (source | destination) % alignment and alignment <= min(length, most) else 1
@@ -96,11 +101,10 @@ def plan(ranges: Iterable[CopyRange], limits: CopyLimits, zone_size: int, alignm
             part = min(length, most, room)
             part = round_down(part, unit) if part < length else part
             if current and (not part or len(current) == limits.copy_max_nr_ranges):
-                commands.append(CopyCommand(tuple(current)))
+                yield CopyCommand(tuple(current))
                 current, room = [], limits.copy_max_bytes
                 continue
             current.append(CopyRange(source, destination, part))
             source, destination, length, room = source + part, destination + part, length - part, room - part
     if current:
-        commands.append(CopyCommand(tuple(current)))
-    return commands
+        yield CopyCommand(tuple(current))

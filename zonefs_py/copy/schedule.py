@@ -20,7 +20,10 @@ PIECES_PER_SECOND = 10
 
 
 class Throttle:
-    """Bytes per second, without credit for a time in which nothing was copied."""
+    """Bytes per second, without credit for a time in which nothing was copied.
+
+    Jobs of one queue can share one: together they are no faster then, at once or one after the other.
+    """
 
     def __init__(self, rate: int | None) -> None:
         """*rate* None: no throttle. Raises InvalidRequest for a rate that is not above 0."""
@@ -85,7 +88,7 @@ class DestinationResult:
     name: str
     offset: int | None
     copied: int
-    error: Exception | None
+    error: BaseException | None
 
 
 class JobState:
@@ -98,18 +101,18 @@ class JobState:
         block_sizes: Sequence[int],
         offsets: Sequence[int | None],
         largest_piece: int,
-        rate: int | None,
+        throttle: Throttle,
     ) -> None:
         """*length* bytes go to each destination; one without an offset appends, and gets to know where in `started`."""
         self.length = length
-        self.throttle = Throttle(rate)
+        self.throttle = throttle
         self.cancelled = False
         self._names = tuple(names)
         self._block_sizes = tuple(block_sizes)
         self._offsets = list(offsets)
         self._largest_piece = largest_piece
         self._copied = [0] * len(names)
-        self._errors: list[Exception | None] = [None] * len(names)
+        self._errors: list[BaseException | None] = [None] * len(names)
         self._ended = [False] * len(names)
 
     @property
@@ -172,7 +175,7 @@ class JobState:
         self._ended[piece.destination] = not length
         self.throttle.spend(length - piece.length, now)
 
-    def failed(self, piece: Piece, error: Exception, now: float) -> None:
+    def failed(self, piece: Piece, error: BaseException, now: float) -> None:
         """Take note that *error* ends the copy to the piece's destination, of which nothing was copied."""
         self._errors[piece.destination] = error
         self._ended[piece.destination] = True

@@ -188,16 +188,18 @@ class EmulatedDevice(ZonedDevice):
         check_command(ranges, self._info)
         if method not in self._info.copy_methods:
             return False
-        return all(
-            self._store.can_copy(self._place(source).offset, self._place(destination).offset, length, method)
-            for source, destination, length in ranges
-        )
+        zone_size, can_copy = self._geometry.zone_size, self._store.can_copy
+        for source, destination, length in ranges:
+            if not can_copy(source % zone_size, destination % zone_size, length, method):
+                return False
+        return True
 
     def copy_waits(self, ranges: Sequence[CopyRange], method: CopyMethod) -> bool:
-        return any(
-            self._store.copy_waits(self._place(source).number, self._place(destination).number, method)
-            for source, destination, _ in ranges
-        )
+        zone_size, copy_waits = self._geometry.zone_size, self._store.copy_waits
+        for source, destination, _ in ranges:
+            if copy_waits(source // zone_size, destination // zone_size, method):
+                return True
+        return False
 
     def copy(self, ranges: Sequence[CopyRange], method: CopyMethod, generation: int | None = None) -> None:
         # What lies where never changes here, so there is only one generation.
@@ -219,22 +221,30 @@ class EmulatedDevice(ZonedDevice):
         except DeviceError as exc:
             exc.source_failed = True
             raise
-        what = f"zone {destination.number}: copy of {length} bytes from zone {source.number}"
         if self._geometry.is_conventional(destination.number):
             self._check_conventional(destination.number)
             try:
                 self._store.copy(source, destination, length, method)
             except OSError as exc:
-                error = from_os_error(exc, what)
+                error = from_os_error(exc, _copy_text(source, destination, length))
                 error.completed = self._known_copied(exc)
+                error.source_failed = self._is_unreadable(source, error.completed)
                 raise error from exc
         else:
             self._begin_put(destination.number, destination.offset, length)
             try:
                 self._store.copy(source, destination, length, method)
             except BaseException as exc:
-                self._fail_put(exc, destination, what)
+                self._fail_put(exc, destination, _copy_text(source, destination, length), source)
             self._end_put(destination.number)
+
+    def _is_unreadable(self, source: Place, done: int) -> bool:
+        """Whether it is the source to blame that a copy failed after *done* bytes: the host does not say."""
+        try:
+            self._store.read(source.number, source.offset + done, self._geometry.block_size)
+        except OSError:
+            return True
+        return False
 
     def _place(self, offset: int) -> Place:
         return Place(*divmod(offset, self._geometry.zone_size))
@@ -309,10 +319,10 @@ class EmulatedDevice(ZonedDevice):
             self._writing.discard(number)
             self._conditions.complete_write(number)
 
-    def _fail_put(self, exc: BaseException, place: Place, what: str) -> NoReturn:
+    def _fail_put(self, exc: BaseException, place: Place, what: str, source: Place | None = None) -> NoReturn:
         """Take note that *exc* stopped what `_begin_put` announced at *place*, and raise what is to be raised for it.
 
-        That is a DeviceError in the place of an OSError.
+        That is a DeviceError in the place of an OSError. *source* is where the data was to come from, if from a zone.
         """
         number, within = place
         with self._lock:
@@ -322,6 +332,8 @@ class EmulatedDevice(ZonedDevice):
             raise exc
         error = from_os_error(exc, what)
         error.completed = max(0, min(self._known_copied(exc), whole - within))
+        if source is not None and whole == within + error.completed:
+            error.source_failed = self._is_unreadable(source, error.completed)
         raise error from exc
 
     def _adopt_stored_size(self, number: int) -> None:
@@ -458,6 +470,10 @@ class EmulatedDevice(ZonedDevice):
             spans.append((number, within, piece))
             number, within, length = number + 1, 0, length - piece
         return spans
+
+
+def _copy_text(source: Place, destination: Place, length: int) -> str:
+    return f"zone {destination.number}: copy of {length} bytes from zone {source.number}"
 
 
 def make_info(

@@ -8,6 +8,7 @@ import struct
 from collections.abc import Callable, Iterator
 
 from zonefs_py.errors import is_not_possible, is_past_the_end
+from zonefs_py.units import round_down
 from zonefs_py.zone import CopyMethod
 
 FICLONERANGE = 0x4020940D
@@ -56,17 +57,25 @@ def methods(alignment: int) -> tuple[CopyMethod, ...]:
     return (CopyMethod.REFLINK, CopyMethod.HOST) if alignment else (CopyMethod.HOST,)
 
 
-def copy(reader: int, source: int, writer: int, destination: int, length: int, method: CopyMethod) -> None:
-    """Copy *length* bytes between two files by *method*; zeros where the source ends before. Raises PartialCopy.
+def copy(
+    reader: int, source: int, writer: int, destination: int, length: int, method: CopyMethod, alignment: int
+) -> bool:
+    """Copy *length* bytes between two files by *method*; zeros where the source ends before.
 
-    On an error the destination may hold more than is known to be copied.
+    *alignment* is what a reflink needs. Returns whether all of it is one, so that nothing new is in memory only. Raises
+    PartialCopy, and then the destination may hold more than is known to be copied.
     """
     done = 0
     try:
         available = max(0, min(length, os.fstat(reader).st_size - source))
-        if available and method is CopyMethod.REFLINK:
-            _clone(reader, source, writer, destination, available)
-            done = available
+        if method is CopyMethod.REFLINK:
+            # A part of a block can be shared only where both files end.
+            whole = round_down(available, alignment)
+            if whole:
+                _clone(reader, source, writer, destination, whole)
+                done = whole
+            if done == length:
+                return True
         while done < available:
             copied = os.copy_file_range(reader, writer, available - done, source + done, destination + done)
             if not copied:
@@ -76,6 +85,7 @@ def copy(reader: int, source: int, writer: int, destination: int, length: int, m
             _zero(writer, destination + done, length - done)
     except OSError as exc:
         raise PartialCopy(exc, done) from exc
+    return False
 
 
 def copy_out(reader: int, writer: int, length: int, progress: Callable[[int], None]) -> bool:

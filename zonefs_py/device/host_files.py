@@ -1,4 +1,4 @@
-"""Small files of the host that users write or move about, read with nothing taken for granted."""
+"""Files of the host, read with nothing taken for granted."""
 
 from __future__ import annotations
 
@@ -19,3 +19,16 @@ def read_small_file(path: str, max_size: int, flags: int = 0, directory: int | N
         return None
     with open(descriptor, "rb") as file:
         return file.read()
+
+
+def read_fully(descriptor: int, buffer: memoryview, offset: int) -> int:
+    """Fill *buffer* with what is at *offset* of an open file; return how much there was: less only where the file ends.
+
+    Raises OSError, and then the buffer may hold anything.
+    """
+    done = os.preadv(descriptor, [buffer], offset)
+    # Short is not the end: read(2) gives what is before a bad sector, and the error only to who asks again. Nor does it
+    # give more than 0x7ffff000 bytes at once.
+    while done < len(buffer) and (more := os.preadv(descriptor, [buffer[done:]], offset + done)):
+        done += more
+    return done

@@ -14,6 +14,7 @@ from zonefs_py.device import host_copy
 from zonefs_py.device.description import DeviceDescription, format_description
 from zonefs_py.device.descriptors import DescriptorCache
 from zonefs_py.device.emulated import Place
+from zonefs_py.device.host_files import read_fully
 from zonefs_py.errors import is_unsupported, would_wait
 from zonefs_py.zone import CopyMethod, Geometry
 
@@ -43,10 +44,11 @@ class DirectoryStore:
         self._flags = (os.O_RDONLY if read_only else os.O_RDWR) | os.O_CLOEXEC | os.O_NOFOLLOW
         self._descriptors = DescriptorCache(self._open)
         self._dirty: set[int] = set()
-        """Zones written since they were last flushed; adding and removing single elements is atomic."""
+        """Zones written since they were last flushed. A zone is added when a write ends, not before: a flush beside a
+        long one must not take it out for good. Adding and removing single elements is atomic."""
         self._unwritten: set[int] = set()
-        """Zones that the host may have data of in memory only: a reflink waits until that is on the disk. What a
-        process that was killed left behind is not known. Adding and removing single elements is atomic."""
+        """Zones that the host may have data of in memory only, added likewise: a reflink waits until that is on the
+        disk. What a process that was killed left behind is not known."""
         self._can_tell = True
         """Whether the host's file system knows RWF_NOWAIT. One that does not (tmpfs) is in memory, or we must wait."""
         self._closed = False
@@ -70,7 +72,7 @@ class DirectoryStore:
     def read_into(self, number: int, offset: int, buffer: memoryview) -> int:
         descriptor = self._descriptors.acquire(number)
         try:
-            return os.preadv(descriptor, [buffer], offset)
+            return read_fully(descriptor, buffer, offset)
         finally:
             self._descriptors.release(number)
 
@@ -80,14 +82,14 @@ class DirectoryStore:
         descriptor = self._descriptors.acquire(number)
         try:
             done = os.preadv(descriptor, [buffer], offset, os.RWF_NOWAIT)
-            # Short: this is where the file ends, or where the page cache does.
+            # Short: this is where the file ends, or where the page cache does, or a bad sector.
             if done < len(buffer) and offset + done < os.fstat(descriptor).st_size:
                 return None
             return done
         except OSError as exc:
             if is_unsupported(exc):
                 self._can_tell = False
-                return os.preadv(descriptor, [buffer], offset)
+                return read_fully(descriptor, buffer, offset)
             if would_wait(exc):
                 return None
             raise
@@ -110,32 +112,38 @@ class DirectoryStore:
         reader = self._descriptors.acquire(source.number)
         try:
             writer = self._descriptors.acquire(destination.number)
+            shared = False
             try:
-                self._dirty.add(destination.number)
-                if method is not CopyMethod.REFLINK:
-                    self._unwritten.add(destination.number)
-                host_copy.copy(reader, source.offset, writer, destination.offset, length, method)
-                if method is CopyMethod.REFLINK and not source.offset and length >= os.fstat(reader).st_size:
+                shared = host_copy.copy(
+                    reader, source.offset, writer, destination.offset, length, method, self._alignment
+                )
+                # Before it shares anything, the host writes it.
+                is_start = shared and source.number in self._unwritten and not source.offset
+                if is_start and length >= os.fstat(reader).st_size:
                     self._unwritten.discard(source.number)
             finally:
+                self._dirty.add(destination.number)
+                if not shared:
+                    self._unwritten.add(destination.number)
                 self._descriptors.release(destination.number)
         finally:
             self._descriptors.release(source.number)
 
     def copy_waits(self, source: int, destination: int, method: CopyMethod) -> bool:
+        if method is not CopyMethod.REFLINK or source in self._unwritten:
+            return True
         # A copy to a sequential zone goes to where nothing is yet.
-        targets = {destination} if self._geometry.is_conventional(destination) else set()
-        return method is not CopyMethod.REFLINK or not self._unwritten.isdisjoint({source} | targets)
+        return destination in self._unwritten and self._geometry.is_conventional(destination)
 
     def write(self, number: int, offset: int, data: memoryview) -> None:
         descriptor = self._descriptors.acquire(number)
         try:
-            self._dirty.add(number)
-            self._unwritten.add(number)
             done = os.pwrite(descriptor, data, offset)
             while done < len(data):
                 done += os.pwrite(descriptor, data[done:], offset + done)
         finally:
+            self._dirty.add(number)
+            self._unwritten.add(number)
             self._descriptors.release(number)
 
     def size(self, number: int) -> int:
@@ -149,28 +157,38 @@ class DirectoryStore:
     def set_size(self, number: int, size: int) -> None:
         descriptor = self._descriptors.acquire(number)
         try:
-            self._dirty.add(number)
             os.ftruncate(descriptor, size)
         finally:
+            self._dirty.add(number)
             self._descriptors.release(number)
 
     def flush(self, number: int | None) -> None:
-        for one in sorted(self._dirty) if number is None else [number]:
-            descriptor = self._descriptors.acquire(one)
-            was_dirty, was_unwritten = one in self._dirty, one in self._unwritten
-            # Before: somebody may write to it meanwhile.
-            self._dirty.discard(one)
-            self._unwritten.discard(one)
+        if number is not None:
+            self._flush(number)
+            return
+        errors = []
+        for one in sorted(self._dirty):
             try:
-                os.fdatasync(descriptor)
-            except OSError:
-                if was_dirty:
-                    self._dirty.add(one)
-                if was_unwritten:
-                    self._unwritten.add(one)
-                raise
-            finally:
-                self._descriptors.release(one)
+                self._flush(one)
+            except OSError as exc:
+                # The other zones' data is not to be lost for it.
+                errors.append(exc)
+        if errors:
+            raise errors[0]
+
+    def _flush(self, number: int) -> None:
+        descriptor = self._descriptors.acquire(number)
+        try:
+            # Before: what is written from here on may come too late for this flush, and says so when it is done.
+            self._dirty.discard(number)
+            self._unwritten.discard(number)
+            os.fdatasync(descriptor)
+        except OSError:
+            self._dirty.add(number)
+            self._unwritten.add(number)
+            raise
+        finally:
+            self._descriptors.release(number)
 
     def save(self, description: DeviceDescription) -> None:
         write_description(self._directory, description)

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import operator
 import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple, Self
 
 from zonefs_py.copy.abi import MAX_TOTAL_BYTES, share_out
-from zonefs_py.copy.engine import CopyEngine, CopyResult
+from zonefs_py.copy.engine import CopyEngine, CopyResult, Plan
 from zonefs_py.copy.plan import gather
 from zonefs_py.device.base import ZonedDevice
-from zonefs_py.errors import BeyondCapacity, DeviceError, InvalidRequest, OutOfMemory
+from zonefs_py.errors import BeyondCapacity, DeviceError, InvalidRequest, ZonefsError
 from zonefs_py.fs.file import ZoneFile
 from zonefs_py.fs.mount import Mount
 from zonefs_py.fs.recovery import Verdict
 from zonefs_py.fs.repair import Repair
+from zonefs_py.zone import CopyRange
+
+_BY_NUMBER = operator.attrgetter("ino")
+"""The order of locks: a file has the number of its (first) zone."""
 
 
 class RangesCopied(NamedTuple):
@@ -27,7 +32,7 @@ class RangesCopied(NamedTuple):
 
     offset: int
     completed: tuple[int, ...]
-    error: DeviceError | OutOfMemory | None
+    error: ZonefsError | None
 
 
 class Source(NamedTuple):
@@ -157,7 +162,7 @@ class Locks:
 
     def __init__(self, files: Iterable[ZoneFile], target: ZoneFile, readings: Readings) -> None:
         """*target*, one of *files*, is what the copy goes to."""
-        self._files = sorted(set(files), key=lambda file: file.number)
+        self._files = sorted(set(files), key=_BY_NUMBER)
         self._target = target
         self._readings = readings
         self._held: list[ZoneFile] = []
@@ -188,7 +193,8 @@ class Locks:
 
     def release_all(self) -> None:
         """Release what is held."""
-        self.release(list(self._held))
+        while self._held:
+            self._held.pop().lock.release()
 
     def __exit__(self, *_: object) -> None:
         self.release_all()
@@ -233,22 +239,32 @@ class FileCopier:
                 )
         return offset
 
-    def waits(self, engine: CopyEngine, source: Source, target: ZoneFile, offset: int) -> bool:
-        """Whether a `copy` of *source* may wait for a disk, or takes its time."""
-        return engine.waits(gather([(source.file.start + source.offset, source.length)], target.start + offset))
+    def plan_now(self, engine: CopyEngine, source: Source, target: ZoneFile, offset: int) -> Plan | None:
+        """Return the plan of a `copy` of *source* that waits for no disk and is over at once; None if it may not be."""
+        return engine.plan_now([CopyRange(source.file.start + source.offset, target.start + offset, source.length)])
 
     def copy(
-        self, engine: CopyEngine, sources: Sequence[Source], target: ZoneFile, offset: int, locks: Locks
+        self,
+        engine: CopyEngine,
+        sources: Sequence[Source],
+        target: ZoneFile,
+        offset: int,
+        locks: Locks,
+        planned: Plan | None = None,
     ) -> tuple[CopyResult, list[tuple[ZoneFile, Verdict | None]]]:
         """Copy by *engine* what has been checked under *locks*, and account for it. Return also what an error changed.
 
-        Sequential sources are given free while the data is copied; in the end, no lock is held any more.
+        Sequential sources are given free while the data is copied, unless it is *planned*, by `plan_now`; in the end,
+        no lock is held any more.
         """
-        places = [(source.file.start + source.offset, source.length) for source in sources]
-        read = {source.file for source in sources if source.file.sequential and source.file is not target}
-        with self.readings.of(read):
-            locks.release(read)
-            result = engine.copy(gather(places, target.start + offset))
+        if planned is not None:
+            result = engine.copy_planned(planned)
+        else:
+            places = [(source.file.start + source.offset, source.length) for source in sources]
+            read = {source.file for source in sources if source.file.sequential and source.file is not target}
+            with self.readings.of(read):
+                locks.release(read)
+                result = engine.copy(gather(places, target.start + offset))
         stopped = self._account_for_reading(sources, result)
         error = result.error if isinstance(result.error, DeviceError) and result.issued else None
         changed: list[tuple[ZoneFile, Verdict | None]] = []
@@ -268,10 +284,15 @@ class FileCopier:
 
     def _account_for_reading(self, sources: Sequence[Source], result: CopyResult) -> ZoneFile:
         """Move the access times of what was read; return the file whose range is the first not to be complete."""
-        shares = share_out(result.completed, [source.length for source in sources])
+        if len(sources) == 1:
+            shares: tuple[int, ...] = (result.completed,)
+        else:
+            shares = share_out(result.completed, [source.length for source in sources])
         for source, completed in zip(sources, shares, strict=True):
             # A time is no more than a time: who else sets it meanwhile does no harm.
             if completed and not source.keep_atime and not self._mount.read_only:
                 source.file.touch_atime(self._clock())
+        if result.error is None:
+            return sources[-1].file
         left = (source for source, completed in zip(sources, shares, strict=True) if completed < source.length)
         return next(left, sources[-1]).file

@@ -33,6 +33,7 @@ from zonefs_py.errors import (
     NotPermitted,
     PowerLost,
     ReadOnlyFilesystem,
+    TableChanged,
     UserError,
     ZonefsError,
 )
@@ -581,31 +582,61 @@ class Filesystem(MountedDevice):
         return length
 
     def copy_range(
-        self, source: int, source_offset: int, destination: int, destination_offset: int, length: int
+        self,
+        source: int,
+        source_offset: int,
+        destination: int,
+        destination_offset: int,
+        length: int,
+        append: bool | None = None,
+        sync: bool | None = None,
     ) -> int:
         """Copy up to *length* bytes between two open files (or within one); return how many were copied.
+
+        *append* (with which nothing can be copied to a file) and *sync* are those of `write`.
 
         0 only at or past the end of the source. Fewer than asked for: where the source ends, at the destination's
         capacity, to whole blocks of a sequential destination, or before an error of the device; the next call then
         meets the error. Raises BadHandle, InvalidRequest (negative, or overlapping in one file), what
         `ZoneFile.check_copy_destination` raises, DeviceError: then the ``errors=`` action has been taken.
         """
-        copied = self._copy_range(source, source_offset, destination, destination_offset, length, wait=True)
+        reader, writer = self._opened(source), self._opened(destination)
+        append = writer.append if append is None else append
+        copied = self._copy_range(reader, source_offset, writer, destination_offset, length, append, wait=True)
         assert copied is not None
+        if copied and (writer.sync if sync is None else sync):
+            self.fsync(destination)
         return copied
 
     def copy_range_now(
-        self, source: int, source_offset: int, destination: int, destination_offset: int, length: int
+        self,
+        source: int,
+        source_offset: int,
+        destination: int,
+        destination_offset: int,
+        length: int,
+        append: bool | None = None,
     ) -> int | None:
         """Do `copy_range` if that is over at once, without a wait for a disk; else return None, and nothing is done."""
-        return self._copy_range(source, source_offset, destination, destination_offset, length, wait=False)
+        reader, writer = self._opened(source), self._opened(destination)
+        if writer.sync:
+            return None
+        append = writer.append if append is None else append
+        return self._copy_range(reader, source_offset, writer, destination_offset, length, append, wait=False)
 
     def _copy_range(
-        self, source: int, source_offset: int, destination: int, destination_offset: int, length: int, *, wait: bool
+        self,
+        reader: _Handle,
+        source_offset: int,
+        writer: _Handle,
+        destination_offset: int,
+        length: int,
+        append: bool,
+        *,
+        wait: bool,
     ) -> int | None:
-        reader, writer = self._opened(source), self._opened(destination)
-        if not reader.readable or not writer.writable or writer.append:
-            raise BadHandle(f"handles {source} and {destination} are not open for a copy")
+        if not reader.readable or not writer.writable or append:
+            raise BadHandle(f"{reader.file.name} and {writer.file.name} are not open for a copy from one to the other")
         if source_offset < 0 or destination_offset < 0 or length < 0:
             raise InvalidRequest(f"copy of {length} bytes from {source_offset} to {destination_offset}")
         _refuse_lost((reader.file, writer.file))
@@ -615,12 +646,19 @@ class Filesystem(MountedDevice):
             if not length:
                 return 0
             piece = Source(reader.file, source_offset, length, reader.keep_atime)
-            if not wait and self._copier.waits(self.copy_engine, piece, writer.file, destination_offset):
-                return None
-            result, verdicts = self._copier.copy(self.copy_engine, [piece], writer.file, destination_offset, locks)
+            planned = None
+            if not wait:
+                planned = self._copier.plan_now(self.copy_engine, piece, writer.file, destination_offset)
+                if planned is None:
+                    return None
+            result, verdicts = self._copier.copy(
+                self.copy_engine, [piece], writer.file, destination_offset, locks, planned
+            )
         for file, verdict in verdicts:
             self._announce(file, verdict)
         if result.error is not None and not result.completed:
+            if planned is not None and isinstance(result.error, TableChanged):
+                return None
             raise result.error
         return result.completed
 
@@ -638,7 +676,8 @@ class Filesystem(MountedDevice):
         InvalidRequest (number of ranges, a length of 0, what is no multiple of the block size, past the end of a
         source, overlapping, not at the write pointer, more than ``copy.abi.MAX_TOTAL_BYTES``), NoSuchFile,
         IsADirectory, AccessDenied, NotPermitted, ReadOnlyFilesystem, BeyondCapacity (too much for the destination). An
-        error of the device is returned, the ``errors=`` action taken.
+        error of the device is returned, the ``errors=`` action taken; so is what `fsync` raises, where the destination
+        was opened with O_DSYNC or O_SYNC: what was copied may then be lost with the power.
         """
         writer = self._opened(destination)
         if not writer.writable:
@@ -655,7 +694,13 @@ class Filesystem(MountedDevice):
             result, verdicts = self._copier.copy(self.copy_engine, pieces, target, offset, locks)
         for file, verdict in verdicts:
             self._announce(file, verdict)
-        return RangesCopied(offset, share_out(result.completed, [piece.length for piece in pieces]), result.error)
+        error: ZonefsError | None = result.error
+        if result.completed and writer.sync:
+            try:
+                self.fsync(destination)
+            except ZonefsError as exc:
+                error = error or exc
+        return RangesCopied(offset, share_out(result.completed, [piece.length for piece in pieces]), error)
 
     def _readable(self, inode: int, caller: Caller) -> ZoneFile:
         """Return the file that *caller* may read, as if he opened it by its path below the mount point."""
@@ -802,6 +847,13 @@ class Filesystem(MountedDevice):
         if not isinstance(inode, ZoneFile):
             raise IsADirectory(f"inode {inode.ino} is a directory")
         return inode
+
+    def is_synchronous(self, handle: int) -> bool:
+        """Whether what goes to the open file must be durable before the call ends: O_DSYNC, O_SYNC. Raises BadHandle.
+
+        Both stay as they were when the file was opened, unlike O_APPEND and O_DIRECT (fcntl(2), F_SETFL).
+        """
+        return self._opened(handle).sync
 
     def _opened(self, handle: int) -> _Handle:
         try:

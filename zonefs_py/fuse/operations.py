@@ -646,7 +646,8 @@ class Operations(FixedNames):
         if flags:
             return -InvalidRequest.errno
         files = {self._files[source], self._files[target]}
-        arguments = (source, source_offset, target, offset, min(length, MOST_PER_REPLY))
+        # The kernel has seen to it that the destination does not append now. How it was opened says nothing of that.
+        arguments = (source, source_offset, target, offset, min(length, MOST_PER_REPLY), False)
         if all(map(self._is_free, files)) and not self._passthrough.is_split(self._files[target]):
             try:
                 copied = self._fs.copy_range_now(*arguments)
@@ -654,9 +655,11 @@ class Operations(FixedNames):
                 return self._refused("copy_file_range", request, exc, About(self._files[target], offset, length))
             if copied is not None:
                 return copied if self._in_place("copy_file_range", request, copied, door.reply_written) else None
-        copy = self._copy_between(self._files[target], files, self._fs.copy_range, *arguments)
+        # A request to copy does not say whether the result must be durable, as one to write does.
+        sync = self._fs.is_synchronous(target)
+        copy = self._copy_between(self._files[target], files, self._fs.copy_range, *arguments, False)
         about = About(self._files[target], offset, length)
-        answer = self._after_write(copy, target, sync=False)
+        answer = self._after_write(copy, target, sync=sync)
         return self._start("copy_file_range", request, answer, door.reply_written, about, files)
 
     def _copy_between(

@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -556,6 +557,21 @@ def test_a_rule_holds_for_who_comes_and_takes_nothing_from_others(
             assert os.pread(reader, BLOCK, 0) == pattern(BLOCK)
             if not flags & os.O_WRONLY:
                 assert os.pread(before, BLOCK, 0) == pattern(BLOCK)
+
+
+def test_a_rule_that_holds_up_reads_does_not_hold_up_who_adds_it(passing: Callable[..., Path], mounted: Mounts) -> None:
+    """The reader loses the file, and that has its consequences when the rule lets go."""
+    mnt = passing(options="errors=repair")
+    mounted.expect_log(mnt, "seq/0")
+    append(mnt / "seq/0", pattern(BLOCK))
+    control = MountControl(mnt)
+    with opened_until_taken(mnt / "seq/0", os.O_RDONLY) as reader, ThreadPoolExecutor() as threads:
+        try:
+            threads.submit(control.add_faults, [{"operation": "read", "effect": "stuck", "count": None}]).result(60)
+            assert refusal(lambda: os.pread(reader, BLOCK, 0)) == "EIO"
+        finally:
+            MountControl(mnt).clear_faults()
+    assert (mnt / "seq/0").read_bytes() == pattern(BLOCK)
 
 
 class Meeting:

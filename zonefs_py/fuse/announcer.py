@@ -267,8 +267,32 @@ class Announcer:
 
     def _take(self, ino: int, nodes: list[Passed]) -> None:
         """Take *ino* from those who read it past us by *nodes*, and let nobody come to do so there."""
-        for handle in (handle for node in nodes for handle, passes_by in node.handles.items() if passes_by):
-            # The reader will get an error. Had he met it here, there would have been an action, too.
+        readers = [handle for node in nodes for handle, passes_by in node.handles.items() if passes_by]
+        if readers and not self._fs.info.waits:
+            self._meet_error(ino, readers)
+        elif readers and pyfuse3.trio_token is not None:
+            # That may take long, and even wait for who is now told of a rule that says so.
+            with contextlib.suppress(trio.RunFinishedError):
+                pyfuse3.trio_token.run_sync_soon(self._meet_error_later, ino, readers)
+        for _ in self._passthrough.withdraw(ino, nodes):
+            log.info("inode %d: taken from those who read it past the file system", ino)
+            self.kernel.look_up_again(ino)
+
+    def _meet_error_later(self, ino: int, readers: list[int]) -> None:
+        async def meet_error() -> None:
+            try:
+                await self.in_kernel(self.work, self._meet_error, ino, readers)
+            except Exception:
+                self.failed = True
+                log.exception("bug: the error that readers of inode %d got has not been dealt with", ino)
+            await self.announced([ino])
+
+        if self.nursery is not None:
+            self.nursery.start_soon(meet_error)
+
+    def _meet_error(self, ino: int, readers: list[int]) -> None:
+        """Read *ino* for one of *readers*, who will get an error: had he met it here, there would be an action, too."""
+        for handle in readers:
             try:
                 self._fs.read(handle, 0, self._fs.info.block_size, True)
             except BadHandle:
@@ -276,9 +300,6 @@ class Announcer:
             except ZonefsError as exc:
                 log.debug("inode %d: %s", ino, exc)
             break
-        for _ in self._passthrough.withdraw(ino, nodes):
-            log.info("inode %d: taken from those who read it past the file system", ino)
-            self.kernel.look_up_again(ino)
 
     def _ask(self, node: Passed) -> Answer:
         """Whether the file may be read past us by *node*."""

@@ -1165,3 +1165,96 @@ def test_a_flush_goes_on_behind_a_zone_that_fails(tmp_path: Path) -> None:
         (tmp_path / "elsewhere").rename(zone_file(tmp_path / "disk", FIRST))
         device.flush()
         assert not waits(FIRST)
+
+
+class Disk:
+    """Stands in for fdatasync(2), which it calls: counts the calls, and makes one wait if it is told to."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.flushes = 0
+        self.waits = threading.Event()
+        """Set when a call waits, before it flushes."""
+        self.go_on = threading.Event()
+        self._flush = os.fdatasync
+        self._holds = False
+        monkeypatch.setattr(os, "fdatasync", self)
+
+    def hold_next(self) -> None:
+        self._holds = True
+
+    def __call__(self, descriptor: int) -> None:
+        self.flushes += 1
+        if self._holds:
+            self._holds = False
+            self.waits.set()
+            assert self.go_on.wait(60)
+        self._flush(descriptor)
+
+
+def test_a_zone_is_flushed_if_it_may_not_be_durable(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = Disk(monkeypatch)
+    with open_device(path) as device:
+        flushed = []
+        for change in (
+            lambda: None,  # of who was here before nothing is known
+            lambda: None,
+            lambda: device.write(FIRST * SIZE, bytes(BLOCK)),
+            lambda: device.read(FIRST * SIZE, BLOCK),
+            lambda: device.write((FIRST + 1) * SIZE, bytes(BLOCK)),  # another zone
+            lambda: device.zone_mgmt(ZoneOp.FINISH, FIRST),
+            lambda: device.zone_mgmt(ZoneOp.RESET, FIRST),
+            lambda: device.copy([CopyRange((FIRST + 1) * SIZE, FIRST * SIZE, BLOCK)], CopyMethod.HOST),
+        ):
+            change()
+            before = disk.flushes
+            device.flush(FIRST)
+            flushed.append(disk.flushes - before)
+    assert flushed == [1, 0, 1, 0, 0, 1, 1, 1]
+
+
+def test_a_flush_does_not_return_before_one_that_took_its_data(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = Disk(monkeypatch)
+    with open_device(path) as device:
+        device.flush(FIRST)
+        device.write(FIRST * SIZE, bytes(BLOCK))
+        disk.hold_next()
+        slow = threading.Thread(target=device.flush, args=(FIRST,))
+        slow.start()
+        assert disk.waits.wait(60)
+        before = disk.flushes
+        device.flush(FIRST)
+        assert disk.flushes == before + 1, "nothing was durable yet"
+        # What is written beside a flush is not known to be in it.
+        device.write(FIRST * SIZE + BLOCK, bytes(BLOCK))
+        disk.go_on.set()
+        slow.join()
+        device.flush(FIRST)
+        assert disk.flushes == before + 2
+
+
+def test_an_older_flush_says_nothing_about_what_a_newer_one_took(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The zone is written beside the first flush; the second takes that, and the first ends before it."""
+    disk = Disk(monkeypatch)
+    with open_device(path) as device:
+        disk.hold_next()
+        slow = threading.Thread(target=device.flush, args=(FIRST,))
+        slow.start()
+        assert disk.waits.wait(60)
+        device.write(FIRST * SIZE, bytes(BLOCK))
+        flush = disk._flush
+
+        def flush_beside(descriptor: int) -> None:
+            # The first one ends within the second.
+            disk.go_on.set()
+            slow.join()
+            before = disk.flushes
+            device.flush(FIRST)
+            assert disk.flushes == before + 1, "the second has not flushed it yet"
+            flush(descriptor)
+
+        calls = iter([flush_beside])
+        monkeypatch.setattr(disk, "_flush", lambda descriptor: next(calls, flush)(descriptor))
+        device.flush(FIRST)
+        before = disk.flushes
+        device.flush(FIRST)
+        assert disk.flushes == before, "all is durable"

@@ -48,21 +48,22 @@ def refusal(call: Callable[[], object]) -> str | None:
     return None
 
 
+def waits_for_the_daemon(thread: threading.Thread) -> bool:
+    """Whether *thread*, one of this process that was started, waits for an answer of a daemon."""
+    # The function of Linux's FUSE that waits (fs/fuse/dev.c).
+    try:
+        return Path(f"/proc/self/task/{thread.native_id}/wchan").read_text() == "request_wait_answer"
+    except OSError:
+        return False
+
+
 def is_read_past(daemon: int, descriptor: int) -> bool:
     """Whether a read of *descriptor* is answered while the daemon is stopped."""
     thread = threading.Thread(target=os.pread, args=(descriptor, BLOCK, 0))
-
-    def waits_for_the_daemon() -> bool:
-        # The function of Linux's FUSE that waits for an answer (fs/fuse/dev.c).
-        try:
-            return Path(f"/proc/self/task/{thread.native_id}/wchan").read_text() == "request_wait_answer"
-        except OSError:
-            return False
-
     os.kill(daemon, signal.SIGSTOP)
     try:
         thread.start()
-        wait_until("the read ends, or waits", lambda: not thread.is_alive() or waits_for_the_daemon())
+        wait_until("the read ends, or waits", lambda: not thread.is_alive() or waits_for_the_daemon(thread))
         return not thread.is_alive()
     finally:
         os.kill(daemon, signal.SIGCONT)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,7 @@ from zonefs_py.fs.filesystem import Filesystem
 from zonefs_py.fs.format import format_device
 from zonefs_py.fuse import door
 from zonefs_py.fuse import passthrough as passthrough_module
-from zonefs_py.fuse.passthrough import Passthrough
+from zonefs_py.fuse.passthrough import OpenMode, Passthrough
 from zonefs_py.zone import Geometry
 
 MIB = 1 << 20
@@ -30,15 +30,28 @@ class Kernel:
         self.filesystem = filesystem
         self.passthrough = passthrough
         self.ino = filesystem.resolve("seq/0")
+        self.modes: dict[int, OpenMode] = {}
+        """How what is open was opened, by handle."""
 
     def open(self, flags: int, number: int | None = None) -> int:
         number = self.passthrough.node(self.ino)[0] if number is None else number
         handle = self.filesystem.open(self.ino, flags)
-        self.passthrough.open(self.ino, number, handle, flags, sequential=True)
+        self.modes[handle] = self.passthrough.open(self.ino, number, handle, flags, sequential=True)
         return handle
+
+    def passed(self) -> list[int]:
+        """What is open and passed through, in whatever."""
+        return [handle for node in self.passthrough.doubt(self.ino) for handle in node.handles]
+
+    def withdraw(self) -> Iterator[None]:
+        return self.passthrough.withdraw(self.ino, self.passthrough.doubt(self.ino))
+
+    def take_back(self) -> Iterator[None]:
+        return self.passthrough.take_back(self.ino)
 
     def close(self, *handles: int) -> None:
         for handle in handles:
+            del self.modes[handle]
             self.passthrough.release(handle)
             self.filesystem.release(handle)
 
@@ -67,14 +80,14 @@ def make_two_nodes(kernel: Kernel) -> tuple[int, int]:
         kernel.passthrough.check_open(kernel.ino, 0, os.O_RDWR, sequential=True)
     new = kernel.open(os.O_RDONLY)
     assert kernel.passthrough.nodes(kernel.ino) == [0, 1]
-    assert sorted(kernel.passthrough.readers(kernel.ino)) == [old, new]
+    assert sorted(kernel.passed()) == [old, new]
     return old, new
 
 
 @pytest.mark.parametrize("name", ["withdraw", "take_back"])
 def test_a_node_that_nobody_opened_does_not_stay(kernel: Kernel, name: str) -> None:
     old, new = make_two_nodes(kernel)
-    taken = [kernel.passthrough.node(kernel.ino) for _ in getattr(kernel.passthrough, name)(kernel.ino)]
+    taken = [kernel.passthrough.node(kernel.ino) for _ in getattr(kernel, name)()]
     assert taken == [(0, 1), (1, 1)], "a look-up must find each of them with another generation"
     kernel.close(old, new)
     assert kernel.passthrough.nodes(kernel.ino) == [1]
@@ -90,16 +103,61 @@ def test_a_node_that_was_to_be_opened_but_was_not_does_not_stay(kernel: Kernel) 
     with pytest.raises(StaleNode):
         kernel.passthrough.check_open(kernel.ino, 0, os.O_RDWR, sequential=True)
     # He who got ESTALE was killed; the zone breaks.
-    assert len(list(kernel.passthrough.withdraw(kernel.ino))) == 1
+    assert len(list(kernel.withdraw())) == 1
     kernel.close(old)
     assert not kernel.passthrough.is_split(kernel.ino)
 
 
 def test_a_node_that_comes_back_has_the_generation_that_it_had(kernel: Kernel) -> None:
     old, new = make_two_nodes(kernel)
-    list(kernel.passthrough.withdraw(kernel.ino))
+    list(kernel.withdraw())
     # Looked up in between by somebody who opens it only now.
     late = kernel.open(os.O_RDONLY, 0)
     assert sorted(kernel.passthrough.generations(kernel.ino)) == [(0, 1), (1, 1)]
     kernel.close(old, new, late)
     assert kernel.passthrough.generations(kernel.ino) == [(1, 1)]
+
+
+@pytest.mark.parametrize("flags", [os.O_WRONLY, os.O_RDONLY | os.O_DIRECT])
+def test_who_does_not_read_past_us_keeps_a_node_that_nobody_comes_to(kernel: Kernel, flags: int) -> None:
+    one = kernel.open(flags)
+    assert kernel.modes[one].backing
+    assert list(kernel.withdraw()) == []
+    assert kernel.passthrough.generations(kernel.ino) == [(0, 0)]
+    for wanted in (os.O_RDONLY, os.O_RDONLY | os.O_DIRECT, os.O_RDWR):
+        with pytest.raises(StaleNode):
+            kernel.open(wanted, 0)
+    # He reads nothing, and the kernel would not take him for anything else.
+    writer = kernel.open(os.O_WRONLY, 0)
+    assert kernel.modes[writer] == kernel.modes[one]
+    assert kernel.passthrough.node(kernel.ino) == (1, 0)
+    reader = kernel.open(os.O_RDONLY)
+    assert kernel.modes[reader].passes_by, "if the device has a file again"
+    kernel.close(one, writer)
+    assert kernel.passthrough.nodes(kernel.ino) == [1]
+
+
+def test_a_withdrawn_node_is_as_ever_when_it_has_been_closed(kernel: Kernel) -> None:
+    writer = kernel.open(os.O_WRONLY)
+    list(kernel.withdraw())
+    kernel.close(writer)
+    assert kernel.modes[kernel.open(os.O_RDONLY)].passes_by
+    assert kernel.passthrough.nodes(kernel.ino) == [0]
+
+
+def test_what_becomes_doubtful_during_an_open_is_not_passed_through(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = []
+
+    def open_backing(descriptor: int) -> int:
+        opened.append(7)
+        assert kernel.passed() == []
+        return 7
+
+    monkeypatch.setattr(door, "open_backing", open_backing)
+    monkeypatch.setattr(door, "close_backing", opened.remove)
+    late = kernel.open(os.O_RDONLY)
+    assert kernel.modes[late] == OpenMode(True, 0)
+    assert opened == []
+    kernel.close(late)

@@ -16,18 +16,25 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from tests.descriptors import opened
+from tests.equality import system
 from tests.fuse.conftest import ZONEFS_PY, Mounts, run, wait_until
 from tests.fuse.passing import BLOCK, append, is_read_past, opened_until_taken, pattern, refusal
+from zonefs_py.config import ErrorsPolicy, MountOptions
 from zonefs_py.control.client import MountControl
 from zonefs_py.device.directory import open_device
+from zonefs_py.device.linear import LinearDevice
+from zonefs_py.device.linear_table import Slice
+from zonefs_py.errors import DeviceError
 from zonefs_py.fs.filesystem import Filesystem
 from zonefs_py.testing.served import served
+from zonefs_py.zone import ZoneCondition
 
 MIB = 1 << 20
 FIRST = 2
@@ -76,10 +83,37 @@ def test_it_can_be_switched_off(mounted: Mounts, device_dir: Device) -> None:
         assert not is_read_past(pid_of(mounted, mnt), reader)
 
 
-def test_a_device_that_must_see_reads_sees_them(mounted: Mounts, device_dir: Device, tmp_path: Path) -> None:
+def test_root_without_a_capability_goes_without_it(
+    passing: Callable[..., Path], mounted: Mounts, device_dir: Device, tmp_path: Path
+) -> None:
+    """CAP_DAC_READ_SEARCH, that is. Without CAP_SYS_ADMIN root cannot mount; plain users, who can: see test_daemon."""
+    passing()  # or skip
+    device, mnt = device_dir(), tmp_path / "poor"
+    mnt.mkdir()
+    poor = ("setpriv", "--bounding-set=-dac_read_search", "--inh-caps=-dac_read_search", "--")
+    done = run(*poor, ZONEFS_PY, "mount", device, mnt, "-o", "passthrough=on", check=False)
+    assert done.returncode == 1
+    assert not os.path.ismount(mnt)
+    done = run(*poor, ZONEFS_PY, "mount", device, mnt)
+    try:
+        assert done.stdout + done.stderr == "", "nothing that is worth a word"
+        assert "CAP_DAC_READ_SEARCH" in mounted.info(mnt)["capabilities"]["no_passthrough_because"]
+        append(mnt / "seq/0", pattern(BLOCK))
+        with opened(mnt / "seq/0", os.O_RDONLY) as reader, opened(mnt / "seq/0", os.O_RDWR | os.O_DIRECT) as both:
+            assert os.pread(reader, MIB, 0) == pattern(BLOCK)
+            assert os.pwrite(both, pattern(BLOCK, 1), BLOCK) == BLOCK
+            assert os.pread(reader, MIB, BLOCK) == pattern(BLOCK, 1)
+    finally:
+        run(ZONEFS_PY, "umount", mnt)
+
+
+@pytest.mark.parametrize("above", ["fault:{rules},", "write-cache:"])
+def test_a_device_that_must_see_reads_sees_them(
+    mounted: Mounts, device_dir: Device, tmp_path: Path, above: str
+) -> None:
     rule = {"operation": "read", "effect": "fail", "first": 1 << 40}
     (tmp_path / "rules.json").write_text(json.dumps({"version": 1, "rules": [rule]}))
-    stack = f"fault:{tmp_path / 'rules.json'},{device_dir()}"
+    stack = above.format(rules=tmp_path / "rules.json") + str(device_dir())
     mnt = mounted(stack, "passthrough=auto")  # type: ignore[arg-type]  # a stack is a text
     capabilities = mounted.info(mnt)["capabilities"]
     assert not capabilities["passthrough"]
@@ -474,7 +508,273 @@ def test_a_file_that_an_error_takes_offline_is_read_by_nobody(passing: Callable[
         assert refusal(lambda: os.pread(reader, BLOCK, 0)) == "EIO"
 
 
+def test_nobody_comes_to_read_an_offline_zone_past_us(passing: Callable[..., Path], mounted: Mounts) -> None:
+    """Also where a writer has it open, of whom nothing was to be taken."""
+    mnt = passing(options="errors=repair")
+    mounted.expect_log(mnt, "seq/0")
+    with opened(mnt / "seq/0", os.O_WRONLY | os.O_DIRECT) as writer:
+        assert os.write(writer, pattern(BLOCK)) == BLOCK
+        run(ZONEFS_PY, "zone", "offline", mnt, str(FIRST))
+        with opened(mnt / "seq/0", os.O_RDONLY) as reader:
+            assert refusal(lambda: os.pread(reader, BLOCK, 0)) == "EIO"
+            assert refusal(lambda: os.pread(reader, BLOCK, 0)) == "EPERM"
+            shared = refusal(lambda: system.map_file(reader, BLOCK, mmap.PROT_READ, mmap.MAP_SHARED))
+            assert shared == "ENODEV", "as without passthrough"
+        assert refusal(lambda: os.pwrite(writer, pattern(BLOCK), BLOCK)) == "EPERM"
+
+
+def test_nobody_comes_to_read_past_us_what_an_error_took_offline(passing: Callable[..., Path], mounted: Mounts) -> None:
+    mnt = passing(options="errors=zone-offline")
+    mounted.expect_log(mnt, "seq/0")
+    with opened(mnt / "seq/0", os.O_WRONLY | os.O_DIRECT) as writer:
+        assert os.write(writer, pattern(BLOCK)) == BLOCK
+        run(ZONEFS_PY, "zone", "readonly", mnt, str(FIRST))
+        assert refusal(lambda: os.pwrite(writer, pattern(BLOCK), BLOCK)) == "EIO"
+        with opened(mnt / "seq/0", os.O_RDONLY) as reader:
+            assert refusal(lambda: os.pread(reader, BLOCK, 0)) == "EPERM"
+
+
+@pytest.mark.parametrize("flags", [os.O_WRONLY | os.O_DIRECT, os.O_RDONLY | os.O_DIRECT])
+def test_a_rule_holds_for_who_comes_and_takes_nothing_from_others(
+    passing: Callable[..., Path], mounted: Mounts, flags: int
+) -> None:
+    mnt = passing(options="errors=repair")
+    mounted.expect_log(mnt, "seq/0")
+    path = mnt / "seq/0"
+    append(path, pattern(BLOCK))
+    control = MountControl(mnt)
+    with opened(path, flags) as before:
+        control.add_faults([{"operation": "read", "effect": "fail", "count": None}])
+        with opened(path, os.O_RDONLY) as reader, opened(path, os.O_RDWR | os.O_DIRECT) as both:
+            assert refusal(lambda: os.pread(reader, BLOCK, 0)) == "EIO"
+            assert refusal(lambda: os.pread(both, BLOCK, 0)) == "EIO"
+            if flags & os.O_WRONLY:
+                assert os.pwrite(before, pattern(BLOCK, 1), BLOCK) == BLOCK
+                assert os.fstat(reader).st_size == 2 * BLOCK
+            else:
+                assert refusal(lambda: os.pread(before, BLOCK, 0)) == "EIO"
+            control.clear_faults()
+            assert os.pread(reader, BLOCK, 0) == pattern(BLOCK)
+            if not flags & os.O_WRONLY:
+                assert os.pread(before, BLOCK, 0) == pattern(BLOCK)
+
+
+def test_a_rule_that_holds_up_reads_does_not_hold_up_who_adds_it(passing: Callable[..., Path], mounted: Mounts) -> None:
+    """The reader loses the file, and that has its consequences when the rule lets go."""
+    mnt = passing(options="errors=repair")
+    mounted.expect_log(mnt, "seq/0")
+    append(mnt / "seq/0", pattern(BLOCK))
+    control = MountControl(mnt)
+    with opened_until_taken(mnt / "seq/0", os.O_RDONLY) as reader, ThreadPoolExecutor() as threads:
+        try:
+            threads.submit(control.add_faults, [{"operation": "read", "effect": "stuck", "count": None}]).result(60)
+            assert refusal(lambda: os.pread(reader, BLOCK, 0)) == "EIO"
+        finally:
+            MountControl(mnt).clear_faults()
+    assert (mnt / "seq/0").read_bytes() == pattern(BLOCK)
+
+
+class Meeting:
+    """Where this process and the one that serves a mount wait for each other. To be made before that is."""
+
+    def __init__(self) -> None:
+        self._here, self._there = os.pipe(), os.pipe()
+
+    def reach(self) -> None:
+        """There: say that the place is reached, and wait until the other side goes on."""
+        os.write(self._here[1], b"r")
+        os.read(self._there[0], 1)
+
+    def wait(self) -> None:
+        """Here: wait until the place is reached there."""
+        assert os.read(self._here[0], 1) == b"r"
+
+    def go_on(self) -> None:
+        """Here: let the other side go on."""
+        os.write(self._there[1], b"g")
+
+    def close(self) -> None:
+        for descriptor in (*self._here, *self._there):
+            os.close(descriptor)
+
+
+@pytest.fixture
+def meeting() -> Iterator[Meeting]:
+    meeting = Meeting()
+    yield meeting
+    meeting.close()
+
+
+@pytest.fixture
+def other_mnt(passing: Callable[..., Path], tmp_path: Path) -> Path:
+    """A directory to mount at; skips where nothing can be passed through."""
+    passing()
+    mnt = tmp_path / "other"
+    mnt.mkdir()
+    return mnt
+
+
+def test_a_zone_that_goes_offline_during_an_open_is_not_passed_through(other_mnt: Path, device_dir: Device) -> None:
+    """It goes after it was asked for its file, and before that is known to who looks for readers."""
+    directory = device_dir()
+    with open_device(directory) as device:
+        device.write(FIRST * MIB, pattern(BLOCK))
+
+    def make() -> Filesystem:
+        device = open_device(directory)
+        give = device.backing_descriptor
+
+        def backing_descriptor(number: int) -> int | None:
+            descriptor = give(number)
+            if number == FIRST and descriptor is not None:
+                goes = threading.Thread(target=device.force_condition, args=(FIRST, ZoneCondition.OFFLINE))
+                goes.start()
+                goes.join()
+            return descriptor
+
+        device.backing_descriptor = backing_descriptor  # type: ignore[method-assign]  # between two instructions of ours
+        return Filesystem(device, MountOptions(errors=ErrorsPolicy.REPAIR))
+
+    with served(make, str(other_mnt)), opened(other_mnt / "seq/0", os.O_RDONLY) as reader:
+        assert refusal(lambda: os.pread(reader, BLOCK, 0)) == "EIO"
+
+
+def test_a_reader_who_leaves_takes_the_zone_from_nobody(other_mnt: Path, device_dir: Device, meeting: Meeting) -> None:
+    """The zone is well; it is asked for by the handle of a reader who has closed it by then."""
+    directory = device_dir()
+    asked: list[int] = []
+
+    def make() -> Filesystem:
+        filesystem = Filesystem(open_device(directory), MountOptions(errors=ErrorsPolicy.REPAIR))
+        ask = filesystem.backing_descriptor
+
+        def backing_descriptor(handle: int, *, wait: bool = True) -> int | None:
+            if wait and not asked:
+                asked.append(handle)
+                meeting.reach()
+                wait_until("the handle is closed", lambda: handle not in filesystem._handles)
+            return ask(handle, wait=wait)
+
+        filesystem.backing_descriptor = backing_descriptor  # type: ignore[method-assign]  # slow to ask
+        return filesystem
+
+    path = other_mnt / "seq/0"
+    with served(make, str(other_mnt)):
+        append(path, pattern(BLOCK))
+        first = os.open(path, os.O_RDONLY)
+        with opened(path, os.O_RDONLY) as second, opened(path, os.O_WRONLY | os.O_DIRECT) as writer:
+            # Somebody else writes to the zone: the write fails, and the file gets the size of the zone.
+            with (directory / f"seq-{FIRST:06d}").open("ab") as zone:
+                zone.write(pattern(BLOCK, 1))
+            write = threading.Thread(target=refusal, args=(lambda: os.pwrite(writer, pattern(BLOCK), BLOCK),))
+            write.start()
+            meeting.wait()
+            os.close(first)
+            meeting.go_on()
+            write.join()
+            assert os.pread(second, MIB, 0) == pattern(BLOCK) + pattern(BLOCK, 1)
+
+
+@pytest.mark.parametrize("fails", [1, 1000])
+def test_a_host_without_descriptors_takes_the_zone_from_nobody_at_once(
+    other_mnt: Path, device_dir: Device, fails: int
+) -> None:
+    """But if it goes on for long, nobody knows whether the zone may still be read."""
+    directory = device_dir()
+
+    def make() -> Filesystem:
+        filesystem = Filesystem(open_device(directory), MountOptions(errors=ErrorsPolicy.REPAIR))
+        ask, left = filesystem.backing_descriptor, [None] * fails
+
+        def backing_descriptor(handle: int, *, wait: bool = True) -> int | None:
+            if wait and left:
+                left.pop()
+                raise DeviceError("Too many open files")
+            return ask(handle, wait=wait)
+
+        filesystem.backing_descriptor = backing_descriptor  # type: ignore[method-assign]  # of a poor host
+        return filesystem
+
+    path = other_mnt / "seq/0"
+    with served(make, str(other_mnt)):
+        append(path, pattern(BLOCK))
+        closing = opened if fails == 1 else opened_until_taken
+        with closing(path, os.O_RDONLY) as reader, closing(path, os.O_WRONLY | os.O_DIRECT) as writer:
+            with (directory / f"seq-{FIRST:06d}").open("ab") as zone:
+                zone.write(pattern(BLOCK, 1))
+            assert refusal(lambda: os.pwrite(writer, pattern(BLOCK), BLOCK)) == "EIO"
+            assert os.pread(reader, MIB, 0) == pattern(BLOCK) + pattern(BLOCK, 1)
+            if fails > 1:
+                wait_until("it is taken", lambda: refusal(lambda: os.pread(reader, BLOCK, 0)) == "EIO")
+
+
+def test_a_zone_that_lies_elsewhere_is_not_read_where_it_was(
+    other_mnt: Path, device_dir: Device, meeting: Meeting
+) -> None:
+    """A linear device gets another table: who reads the old part past us loses it, who comes reads the new one."""
+    first, old, new = device_dir(), device_dir(None, conventional=0), device_dir(None, conventional=0)
+    for directory, seed in ((old, 1), (new, 2)):
+        with open_device(directory) as device:
+            device.write(0, pattern(BLOCK, seed))
+    zones = 8
+
+    def make() -> Filesystem:
+        device = open_device(first)
+        linear = LinearDevice([Slice(device), Slice(open_device(old))])
+
+        def change() -> None:
+            meeting.reach()
+            for gone in linear.replace_table([Slice(device), Slice(open_device(new))]):
+                gone.close()
+            meeting.reach()
+
+        threading.Thread(target=change, daemon=True).start()
+        return Filesystem(linear)
+
+    path, beside = other_mnt / f"seq/{zones - FIRST}", other_mnt / "seq/0"
+    with served(make, str(other_mnt)):
+        meeting.wait()
+        with (
+            opened_until_taken(path, os.O_RDONLY) as reader,
+            opened(beside, os.O_RDONLY) as other,
+        ):
+            assert os.pread(reader, MIB, 0) == pattern(BLOCK, 1)
+            meeting.go_on()
+            meeting.wait()
+            assert refusal(lambda: os.pread(reader, BLOCK, 0)) == "EIO"
+            assert os.pread(other, MIB, 0) == b"", "its zone is where it was"
+            with opened(path, os.O_RDONLY) as late:
+                assert os.pread(late, MIB, 0) == pattern(BLOCK, 2)
+        meeting.go_on()
+
+
 # What it costs
+
+
+@pytest.mark.parametrize(("name", "flags"), [("seq/0", os.O_DIRECT), ("cnv/0", os.O_DIRECT), ("cnv/0", 0)])
+def test_a_write_is_one_request(mounted: Mounts, device_dir: Device, name: str, flags: int) -> None:
+    """The kernel would ask for an attribute (file capabilities) before those that go through the page cache, if it had
+    not learnt that there are none.
+
+    The daemon answers by one system call that writes, and writes to the host's file by another; nothing else does.
+    """
+    mnt = mounted(device_dir(), "errors=repair")
+    accounts = Path(f"/proc/{pid_of(mounted, mnt)}/io")
+    if not accounts.exists():
+        pytest.skip(f"no {accounts}: a kernel without CONFIG_TASK_IO_ACCOUNTING")
+
+    def written() -> int:
+        return int(accounts.read_text().partition("syscw:")[2].split()[0])
+
+    count = 200
+    with opened(mnt / name, os.O_WRONLY | flags) as writer:
+        for number in (0, 1):
+            os.pwrite(writer, pattern(BLOCK), number * BLOCK)
+        before = written()
+        for number in range(2, 2 + count):
+            assert os.pwrite(writer, pattern(BLOCK), number * BLOCK) == BLOCK
+        # Some, for what the daemon's threads have to tell each other.
+        assert written() - before < 2.5 * count
 
 
 def test_what_is_open_is_bounded_by_what_is_open(

@@ -12,6 +12,7 @@ import itertools
 import mmap
 import os
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ import pytest
 from tests.descriptors import opened
 from tests.equality import system
 from tests.fuse.conftest import Mounts, wait_until
-from tests.fuse.passing import BLOCK, append, pattern, refusal, threads_in
+from tests.fuse.passing import BLOCK, append, pattern, refusal, threads_in, waits_for_the_daemon
 from zonefs_py import FaultRule, MountControl, copy_ranges
 from zonefs_py.device.fault_rules import Effect, Operation
 
@@ -244,3 +245,33 @@ def test_a_size_that_changes_while_the_kernel_cuts_the_file_is_known_afterwards(
         assert cut.result(60) == "EIO"
         expected = pattern(2 * BLOCK) + pattern(3 * BLOCK, 7)
         wait_until("the new node has its size", lambda: copied(mnt, new, expected) == expected)
+
+
+def test_large_writes_by_two_nodes_mix(passing: Callable[..., Path], device_dir: Device) -> None:
+    """The kernel cuts them at 1 MiB, and lets the next of a node wait until one is done as a whole."""
+    mnt = passing(device_dir(zone_size="8M"))
+    path = mnt / "seq/0"
+    control = MountControl(mnt)
+    appending = os.O_DIRECT | os.O_APPEND
+    with (
+        opened(path, os.O_RDONLY),
+        opened(path, os.O_WRONLY | appending) as old,
+        opened(path, os.O_RDWR | appending) as new,
+        contextlib.ExitStack() as stack,
+    ):
+        control.add_faults([FaultRule(Operation.WRITE, Effect.STUCK, (FIRST, FIRST))])
+        threads = []
+        for number, descriptor in enumerate((old, new), 1):
+            # Direct I/O of whole MiB takes memory that begins on a page.
+            memory = stack.enter_context(mmap.mmap(-1, 2 * MIB))
+            memory.write(bytes([number]) * len(memory))
+            threads.append(threading.Thread(target=os.writev, args=(descriptor, [memory])))
+        threads[0].start()
+        wait_until("the first part of the first is stuck", lambda: len(control.faults()["stuck"]) == 1)
+        threads[1].start()
+        wait_until("that of the second is on its way", lambda: waits_for_the_daemon(threads[1]))
+        control.clear_faults()
+        for thread in threads:
+            thread.join()
+    data = path.read_bytes()
+    assert [data[begin] for begin in range(0, len(data), MIB)] in ([1, 2, 1, 2], [1, 2, 2, 1])

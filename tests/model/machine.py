@@ -331,7 +331,9 @@ class ZonefsMachine(RuleBasedStateMachine):
         say(f"    read {handle} at {offset} length {length}")
         branches = self.oracle.read(number, offset, length)
         file = self.oracle.file(handle.path)
-        if self._differs(Difference.READS_PASS_BY) and not handle.writes and self.oracle.disturbed(file):
+        passes_by = self._differs(Difference.READS_PASS_BY) and not handle.writes and not handle.direct
+        taken = file.unreadable or self.oracle.zone_of(file).condition is ZoneCondition.OFFLINE
+        if passes_by and self.oracle.disturbed(file) and not taken:
             # What the device holds, also where the file does not know of it yet.
             data = self.oracle.content(file)[offset : min(offset + length, self.oracle.zone_of(file).data_size())]
             branches = [*branches, Branch(None, data, lambda: self.oracle.may_touch(file))]

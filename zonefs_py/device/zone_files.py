@@ -7,7 +7,9 @@ specification.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
+import threading
 from collections.abc import Callable
 
 from zonefs_py.device import host_copy
@@ -49,6 +51,14 @@ class DirectoryStore:
         self._unwritten: set[int] = set()
         """Zones that the host may have data of in memory only, added likewise: a reflink waits until that is on the
         disk. What a process that was killed left behind is not known."""
+        self._clean: set[int] = set()
+        """Zones that were flushed; one is clean if it is here and not in ``_dirty``. A zone that is in neither may have
+        been written by a process that was killed, or is being flushed: it is not known to be durable."""
+        self._newest_flush: dict[int, int] = {}
+        """Of the flushes of a zone that are under way, the number of the one that began last."""
+        self._flush_numbers = itertools.count()
+        self._flush_lock = threading.Lock()
+        """Guards ``_clean``, ``_newest_flush``, and taking zones from ``_dirty``. No disk is waited for with it."""
         self._can_tell = True
         """Whether the host's file system knows RWF_NOWAIT. One that does not (tmpfs) is in memory, or we must wait."""
         self._closed = False
@@ -177,16 +187,29 @@ class DirectoryStore:
             raise errors[0]
 
     def _flush(self, number: int) -> None:
+        # fdatasync(2) of a file that has nothing to write makes some hosts flush their disk all the same.
+        with self._flush_lock:
+            if number not in self._dirty and number in self._clean:
+                return
         descriptor = self._descriptors.acquire(number)
         try:
-            # Before: what is written from here on may come too late for this flush, and says so when it is done.
-            self._dirty.discard(number)
-            self._unwritten.discard(number)
+            with self._flush_lock:
+                flush = self._newest_flush[number] = next(self._flush_numbers)
+                self._clean.discard(number)
+                # Before: what is written from here on may come too late for this flush, and says so when it is done.
+                self._dirty.discard(number)
+                self._unwritten.discard(number)
             os.fdatasync(descriptor)
         except OSError:
             self._dirty.add(number)
             self._unwritten.add(number)
             raise
+        else:
+            with self._flush_lock:
+                # One that began later may have taken from the notes what this one has not flushed.
+                if self._newest_flush.get(number) == flush:
+                    del self._newest_flush[number]
+                    self._clean.add(number)
         finally:
             self._descriptors.release(number)
 

@@ -11,16 +11,17 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterable
+from enum import Enum, auto
 from typing import Any, TypeVar
 
 import trio
 
-from zonefs_py.errors import ZonefsError
+from zonefs_py.errors import BadHandle, ZonefsError
 from zonefs_py.fs.filesystem import Filesystem
 from zonefs_py.fuse.door import pyfuse3
 from zonefs_py.fuse.gates import Gates
 from zonefs_py.fuse.kernel_cache import KernelCache
-from zonefs_py.fuse.passthrough import Passthrough
+from zonefs_py.fuse.passthrough import Passed, Passthrough, host_file_of
 
 log = logging.getLogger(__name__)
 
@@ -28,8 +29,20 @@ MOST_THREADS = 1024
 """Threads that can wait for the kernel at a time. A file whose zone is stuck has few of them."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.001, 0.1
 """Seconds before the kernel is told a size again that it did not take; doubled each time."""
+TIMES_TO_ASK = 7
+"""How often it is asked whether a file may still be read past us, until there is an answer: for some six seconds."""
 
 R = TypeVar("R")
+
+
+class Answer(Enum):
+    """Whether who reads a file past us may go on."""
+
+    YES = auto()
+    NO = auto()
+    UNKNOWN = auto()
+    NOBODY = auto()
+    """Those who read it have closed it, maybe after others came."""
 
 
 class Announcer:
@@ -64,6 +77,8 @@ class Announcer:
         """Files whose pages the kernel is dropping for a copy: one call each, for those of a stuck zone are stuck."""
         self._untaken: set[int] = set()
         """Files of which the kernel did not take a size: see `refresh`."""
+        self._unsure: set[int] = set()
+        """Files of which it could not be told whether they may still be read past us: see `_withdraw`."""
 
     def end(self) -> None:
         """Let nobody wait for the kernel any more: nothing is served from now on."""
@@ -202,28 +217,108 @@ class Announcer:
         self.refresh(ino)
 
     def _withdraw(self, ino: int) -> None:
-        """Have all who read *ino* past us fail, unless they still may. Waits for requests to be answered."""
-        readers = self._passthrough.readers(ino)
-        if all(self._may_pass_by(handle) for handle in readers):
-            return
-        for handle in readers[:1]:
-            # The reader will get an error. Had he met it here, there would have been an action, too.
-            with contextlib.suppress(ZonefsError):
-                self._fs.read(handle, 0, self._fs.info.block_size, True)
-        for _ in self._passthrough.withdraw(ino):
+        """Have all who read *ino* past us fail, unless they still may. Waits for requests to be answered.
+
+        Where that cannot be told just now, nobody waits for it: it is asked again.
+        """
+        if not self._try_to_withdraw(ino) and pyfuse3.trio_token is not None:
+            with contextlib.suppress(trio.RunFinishedError):
+                pyfuse3.trio_token.run_sync_soon(self._withdraw_later, ino)
+
+    def _withdraw_later(self, ino: int) -> None:
+        if self.nursery is not None and ino not in self._unsure:
+            self._unsure.add(ino)
+            self.nursery.start_soon(self._withdraw_when_known, ino)
+
+    async def _withdraw_when_known(self, ino: int) -> None:
+        is_known, pause = False, LONGEST_PAUSE
+
+        def withdraw(last: bool) -> None:
+            nonlocal is_known
+            is_known = self.work(self._try_to_withdraw, ino, last)
+
+        try:
+            for times in range(2, TIMES_TO_ASK + 1):
+                # Nothing tells when the host has descriptors and memory again.
+                await trio.sleep(pause)
+                pause *= 2
+                await self.in_kernel(withdraw, times == TIMES_TO_ASK)
+                if is_known or self._has_ended:
+                    break
+        except Exception:
+            self.failed = True
+            log.exception("bug: inode %d may be read past the file system where it must not be", ino)
+        finally:
+            self._unsure.discard(ino)
+        await self.announced([ino])
+
+    def _try_to_withdraw(self, ino: int, last: bool = False) -> bool:
+        """Do as `_withdraw`; return False if it must be asked again. If it is the *last* time, take that for a no."""
+        answers: list[tuple[Passed, Answer]] = []
+        while not answers or any(answer is Answer.NOBODY for _, answer in answers):
+            answers = [(node, self._ask(node)) for node in self._passthrough.doubt(ino)]
+            if not answers:
+                return True
+        over = (Answer.NO, Answer.UNKNOWN) if last else (Answer.NO,)
+        nodes = [node for node, answer in answers if answer in over]
+        if nodes:
+            self._take(ino, nodes)
+        return last or all(answer is not Answer.UNKNOWN for _, answer in answers)
+
+    def _take(self, ino: int, nodes: list[Passed]) -> None:
+        """Take *ino* from those who read it past us by *nodes*, and let nobody come to do so there."""
+        readers = [handle for node in nodes for handle, passes_by in node.handles.items() if passes_by]
+        if readers and not self._fs.info.waits:
+            self._meet_error(ino, readers)
+        elif readers and pyfuse3.trio_token is not None:
+            # That may take long, and even wait for who is now told of a rule that says so.
+            with contextlib.suppress(trio.RunFinishedError):
+                pyfuse3.trio_token.run_sync_soon(self._meet_error_later, ino, readers)
+        for _ in self._passthrough.withdraw(ino, nodes):
             log.info("inode %d: taken from those who read it past the file system", ino)
             self.kernel.look_up_again(ino)
 
-    def _may_pass_by(self, handle: int) -> bool:
-        try:
-            descriptor = self._fs.backing_descriptor(handle)
-        except ZonefsError as exc:
-            log.debug("handle %d: %s", handle, exc)
-            return False
-        if descriptor is None:
-            return False
-        os.close(descriptor)
-        return True
+    def _meet_error_later(self, ino: int, readers: list[int]) -> None:
+        async def meet_error() -> None:
+            try:
+                await self.in_kernel(self.work, self._meet_error, ino, readers)
+            except Exception:
+                self.failed = True
+                log.exception("bug: the error that readers of inode %d got has not been dealt with", ino)
+            await self.announced([ino])
+
+        if self.nursery is not None:
+            self.nursery.start_soon(meet_error)
+
+    def _meet_error(self, ino: int, readers: list[int]) -> None:
+        """Read *ino* for one of *readers*, who will get an error: had he met it here, there would be an action, too."""
+        for handle in readers:
+            try:
+                self._fs.read(handle, 0, self._fs.info.block_size, True)
+            except BadHandle:
+                continue  # closed meanwhile
+            except ZonefsError as exc:
+                log.debug("inode %d: %s", ino, exc)
+            break
+
+    def _ask(self, node: Passed) -> Answer:
+        """Whether the file may be read past us by *node*."""
+        for handle in node.handles:
+            try:
+                descriptor = self._fs.backing_descriptor(handle)
+            except BadHandle:
+                continue  # closed meanwhile
+            except ZonefsError as exc:
+                log.debug("handle %d: %s", handle, exc)
+                return Answer.UNKNOWN
+            if descriptor is None:
+                return Answer.NO
+            try:
+                # The zone may be in another file now.
+                return Answer.YES if host_file_of(descriptor) == node.host_file else Answer.NO
+            finally:
+                os.close(descriptor)
+        return Answer.NOBODY
 
     async def drop(self, ino: int, attributes_of: Iterable[int] = (), size_of: int | None = None) -> None:
         """Have the kernel write back and forget all pages of *ino*, and forget the attributes of *attributes_of* too.

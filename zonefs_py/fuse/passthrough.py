@@ -11,7 +11,8 @@ nothing is marked, and opens that. Its user notices nothing; who has the file op
 
 *What was given cannot be taken back* by any message to the kernel. But if a node is looked up again and has another
 generation, the kernel takes the old inode for one that was deleted, and every call on it fails with EIO: that is how
-readers lose a zone that goes offline.
+readers lose a zone that goes offline. Who has it open without reading past us keeps his node. Nobody may begin to read
+by that any more, and the kernel would want him marked: so he gets ESTALE, too, until nobody is marked there.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from zonefs_py.errors import DeviceError, MountError, StaleNode, why_no_passthrough
@@ -38,6 +39,17 @@ SECONDS_TO_COME_BACK = 5.0
 """How long a node is kept free for who got ESTALE. He comes at once, if the machine lets him and he was not killed."""
 
 
+HostFile = tuple[int, int]
+"""Numbers of a file's file system and inode on the host."""
+NO_FILE: HostFile = (0, 0)
+
+
+def host_file_of(descriptor: int) -> HostFile:
+    """Return which file *descriptor* is open for. Raises OSError."""
+    status = os.fstat(descriptor)
+    return status.st_dev, status.st_ino
+
+
 class OpenMode(NamedTuple):
     """How the kernel is to treat an open file: see `door.reply_open`."""
 
@@ -50,22 +62,35 @@ class OpenMode(NamedTuple):
         return self.backing != 0 and not self.direct_io
 
 
+class Passed(NamedTuple):
+    """A node by which a file is passed through."""
+
+    number: int
+    generation: int
+    host_file: HostFile
+    """What its readers read."""
+    handles: Mapping[int, bool]
+    """Whose opens name that file, and whether their reads pass us by."""
+
+
 class _Node:
     """What the kernel takes for an inode. A file has one, as a rule."""
 
-    __slots__ = ("backing", "generation", "kept_free_until", "marked", "readers", "unmarked")
+    __slots__ = ("backing", "generation", "host_file", "kept_free_until", "marked", "unmarked", "withdrawn")
 
     def __init__(self, generation: int) -> None:
         self.generation = generation
-        self.marked: set[int] = set()
-        """Handles whose opens name the backing file."""
-        self.readers: set[int] = set()
-        """Those of them whose reads pass us by."""
+        self.marked: dict[int, bool] = {}
+        """Handles whose opens name the backing file, and whether their reads pass us by."""
         self.unmarked = 0
         self.kept_free_until = 0.0
         """Until when nothing may be marked, for who got ESTALE and is shown here: the kernel tries once more only."""
         self.backing = 0
         """Id of the backing file while there are marked handles."""
+        self.host_file = NO_FILE
+        """Which one that is."""
+        self.withdrawn = False
+        """Whether nobody who comes may read the backing file. False again when there are no marked handles."""
 
     def keep_free(self) -> None:
         """Somebody will come who cannot use this node once it is marked."""
@@ -75,11 +100,13 @@ class _Node:
 class _File:
     """The nodes of one file, by number, and which of them a look-up finds."""
 
-    __slots__ = ("_generations", "current", "nodes")
+    __slots__ = ("_generations", "current", "doubts", "nodes")
 
     def __init__(self) -> None:
         self.nodes: dict[int, _Node] = {0: _Node(0)}
         self.current = 0
+        self.doubts = 0
+        """How often it has become doubtful whether the file may be passed through."""
         self._generations: dict[int, int] = {}
         """Of nodes that are gone: the kernel may come back with one. None that is 0."""
 
@@ -209,51 +236,74 @@ class Passthrough:
 
     def check_open(self, ino: int, number: int, flags: int, *, sequential: bool) -> None:
         """Raise StaleNode if node *number* of the file *ino* cannot be opened with *flags*, but another one can."""
-        if not sequential or flags & os.O_ACCMODE != os.O_RDWR:
+        if ino not in self._files:
             return
         with self._lock:
-            file = self._files.get(ino)
-            node = None if file is None else file.nodes.get(number)
-            if file is None or node is None or not node.marked:
-                return
-            if file.nodes[file.current].marked:
-                # A look-up would find one that is passed through, too.
-                file.current = max(file.nodes) + 1
-                file.node(file.current)
-            file.nodes[file.current].keep_free()
-        raise StaleNode(f"inode {ino}: open for reading past the file system; look it up again to write and read it")
+            self._check_open(ino, number, flags & os.O_ACCMODE, sequential=sequential)
+
+    def _check_open(self, ino: int, number: int, access: int, *, sequential: bool) -> None:
+        """Do `check_open`, with the lock held."""
+        file = self._files.get(ino)
+        node = None if file is None else file.nodes.get(number)
+        if file is None or node is None or not node.marked:
+            return
+        stores = sequential and access == os.O_RDWR
+        if not stores and (not node.withdrawn or access == os.O_WRONLY):
+            return
+        current = file.nodes[file.current]
+        if current.withdrawn or (stores and current.marked):
+            # A look-up would find one that is not for him, either.
+            file.current = max(file.nodes) + 1
+            current = file.node(file.current)
+        current.keep_free()
+        why = "may not be read past the file system any more" if node.withdrawn else "is open for reading past it"
+        raise StaleNode(f"inode {ino}, node {number} {why}: look it up again")
 
     def open(self, ino: int, number: int, handle: int, flags: int, *, sequential: bool) -> OpenMode:
         """Take note of *handle*, opened with *flags* by node *number*; return how the kernel is to treat it.
 
-        Raises StaleNode, see `check_open`: the handle has not been noted then.
+        Raises StaleNode, see `check_open`: the handle has not been noted then. For trio's thread only.
         """
-        self.check_open(ino, number, flags, sequential=sequential)
         access = flags & os.O_ACCMODE
+        direct = bool(flags & os.O_DIRECT)
+        # What does not read past us if it is marked.
+        checked = direct or access != os.O_RDONLY
         # Without passthrough: a sequential file is never cached: what the device has is what is read, and the device
         # answers a write. A conventional file has a page cache, as kernel zonefs has for it: shared mappings need one.
         # Not with O_DIRECT: the kernel's direct I/O on a cached FUSE file does not take a short write at the end of the
         # file for one.
-        unmarked = OpenMode(sequential or bool(flags & os.O_DIRECT), 0)
+        unmarked = OpenMode(sequential or direct, 0)
         with self._lock:
+            self._check_open(ino, number, access, sequential=sequential)
             file = self._files.setdefault(ino, _File())
             node = file.node(number)
-            self._handles[handle] = (ino, node)
-            if not node.backing and not self._may_begin(node, access, sequential=sequential):
-                node.unmarked += 1
-                return unmarked
-        if not node.backing:
-            # Only trio's thread opens files, so there is still none.
-            node.backing = self._open_backing(handle)
+            begins = not node.backing and self._may_begin(node, access, sequential=sequential)
+            if not begins:
+                return self._note(ino, node, handle, checked, unmarked)
+            doubts = file.doubts
+        # Only trio's thread opens and releases files: nobody else gives the node a backing file meanwhile.
+        backing, host_file = self._open_backing(handle)
         with self._lock:
-            if not node.backing:
-                node.unmarked += 1
-                return unmarked
-            node.marked.add(handle)
-            passes_by = access == os.O_RDONLY and not flags & os.O_DIRECT
-            if passes_by:
-                node.readers.add(handle)
-        return OpenMode(not passes_by, node.backing)
+            # If nobody had it open, it may have been dropped.
+            node = file.node(number)
+            if backing and file.doubts != doubts:
+                # Who asked whether that may still be read did not find this handle.
+                self._drop_backing(backing)
+            else:
+                node.backing, node.host_file = backing, host_file
+            return self._note(ino, node, handle, checked, unmarked)
+
+    def _note(self, ino: int, node: _Node, handle: int, direct_io: bool, unmarked: OpenMode) -> OpenMode:
+        """Note *handle* by *node*, with the lock held; return how the kernel is to treat it.
+
+        That is with *direct_io*, or not, if the node has a backing file, as *unmarked* says if not.
+        """
+        self._handles[handle] = (ino, node)
+        if not node.backing:
+            node.unmarked += 1
+            return unmarked
+        node.marked[handle] = not direct_io
+        return OpenMode(direct_io, node.backing)
 
     def _may_begin(self, node: _Node, access: int, *, sequential: bool) -> bool:
         if not self.active or node.unmarked or self._nr_backings >= MOST_BACKINGS:
@@ -263,34 +313,33 @@ class Passthrough:
         # A conventional file that somebody writes has a page cache of FUSE's, where mappings and all reads are one.
         return access == os.O_RDONLY or (sequential and access == os.O_WRONLY)
 
-    def _open_backing(self, handle: int) -> int:
-        """Return the id of the backing file of an open file, 0 if it has none."""
+    def _open_backing(self, handle: int) -> tuple[int, HostFile]:
+        """Return the id of the backing file of an open file, 0 if it has none, and which file it is."""
         try:
             descriptor = self._fs.backing_descriptor(handle, wait=False)
             if descriptor is None:
-                return 0
+                return 0, NO_FILE
             try:
-                number = door.open_backing(descriptor)
+                number, host_file = door.open_backing(descriptor), host_file_of(descriptor)
             finally:
                 os.close(descriptor)
         except (DeviceError, OSError) as exc:
             log.warning("passthrough: %s", exc)
-            return 0
-        self._nr_backings += 1
-        return number
+            return 0, NO_FILE
+        with self._lock:
+            self._nr_backings += 1
+        return number, host_file
 
     def release(self, handle: int) -> None:
         """Forget *handle*."""
         with self._lock:
             ino, node = self._handles.pop(handle)
             file = self._files[ino]
-            if handle in node.marked:
-                node.marked.discard(handle)
-                node.readers.discard(handle)
-                if not node.marked:
-                    self._close_backing(node)
-            else:
+            if node.marked.pop(handle, None) is None:
                 node.unmarked -= 1
+            elif not node.marked:
+                node.withdrawn = False
+                self._close_backing(node)
             file.drop_idle()
             if file.is_plain():
                 del self._files[ino]
@@ -298,43 +347,69 @@ class Passthrough:
     def _close_backing(self, node: _Node) -> None:
         backing, node.backing = node.backing, 0
         if backing:
-            self._nr_backings -= 1
-            try:
-                door.close_backing(backing)
-            except OSError as exc:
-                # After the connection has ended there is nothing to close.
-                log.debug("backing file %d: %s", backing, exc)
+            self._drop_backing(backing)
+
+    def _drop_backing(self, backing: int) -> None:
+        self._nr_backings -= 1
+        try:
+            door.close_backing(backing)
+        except OSError as exc:
+            # After the connection has ended there is nothing to close.
+            log.debug("backing file %d: %s", backing, exc)
 
     # Taking back
 
-    def readers(self, ino: int) -> list[int]:
-        """Return the handles of the file *ino* whose reads pass us by, one for each of its nodes."""
+    def doubt(self, ino: int) -> list[Passed]:
+        """Return the nodes by which the file *ino* is passed through: to be asked whether it may be.
+
+        Who opens the file just now, and asked that before, is not passed through. So call this after what may have
+        changed the answer.
+        """
         file = self._files.get(ino)
         if file is None:
             return []
         with self._lock:
-            return [next(iter(node.readers)) for node in file.nodes.values() if node.readers]
+            file.doubts += 1
+            return [
+                Passed(number, node.generation, node.host_file, dict(node.marked))
+                for number, node in file.nodes.items()
+                if node.marked
+            ]
 
-    def withdraw(self, ino: int) -> Iterator[None]:
-        """Give each node of the file *ino* that has readers another generation, and stop after each.
+    def withdraw(self, ino: int, nodes: list[Passed]) -> Iterator[None]:
+        """Let nobody who comes read the file *ino* past us by *nodes*, which `doubt` gave, nor who does so now.
 
-        Then a look-up of the file finds that node: it must be made before going on, for the readers to lose it.
+        For the latter each node that has such readers gets another generation, with all handles that it has; after each
+        the iterator stops. Then a look-up of the file finds that node: it must be made before going on, for them to
+        lose it.
         """
-        return self._renew(ino, lambda node: bool(node.readers))
+        generations = {node.number: node.generation for node in nodes}
+        file = self._files.get(ino)
+        if file is not None:
+            with self._lock:
+                for number, generation in generations.items():
+                    node = file.nodes.get(number)
+                    if node is not None and node.generation == generation:
+                        node.withdrawn = bool(node.marked)
+
+        def concerned(number: int, node: _Node) -> bool:
+            return generations.get(number) == node.generation and any(node.marked.values())
+
+        return self._renew(ino, concerned)
 
     def take_back(self, ino: int) -> Iterator[None]:
-        """Do as `withdraw`, for each node by which the file *ino* is open in any way."""
-        return self._renew(ino, lambda node: bool(node.marked or node.unmarked))
+        """Give each node by which the file *ino* is open in any way another generation, and stop after each."""
+        return self._renew(ino, lambda _, node: bool(node.marked or node.unmarked))
 
-    def _renew(self, ino: int, concerned: Callable[[_Node], bool]) -> Iterator[None]:
+    def _renew(self, ino: int, concerned: Callable[[int, _Node], bool]) -> Iterator[None]:
         with self._lock:
             file = self._files.get(ino)
-            numbers = [] if file is None else [number for number, node in file.nodes.items() if concerned(node)]
+            numbers = [] if file is None else [number for number, node in file.nodes.items() if concerned(number, node)]
         for number in numbers:
             with self._lock:
                 assert file is not None
                 old = file.nodes.get(number)
-                if old is None or not concerned(old):
+                if old is None or not concerned(number, old):
                     continue  # closed meanwhile
                 kept_free_until = file.nodes[file.current].kept_free_until
                 # Its handles stay with it until they are released.

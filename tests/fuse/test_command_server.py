@@ -78,6 +78,18 @@ class Served:
         return subprocess.Popen([self.programs / "tool", *words], stdout=subprocess.PIPE, text=True, env=environment)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def signals_not_ignored() -> Iterator[None]:
+    """What these tests start takes signals as it would from a shell, though nohup(1) may have started the tests."""
+    before = {number: signal.getsignal(number) for number in command_client.SIGNALS}
+    for number, handler in before.items():
+        if handler is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     directory = tmp_path_factory.mktemp("server")

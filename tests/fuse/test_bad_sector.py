@@ -18,6 +18,7 @@ from tests.core.copying import random_bytes
 from tests.descriptors import opened
 from tests.fuse.conftest import ZONEFS_PY, Mounts, run, wait_until
 from zonefs_py import MountControl
+from zonefs_py.device.file_comparison import same_content
 from zonefs_py.fs.opening import open_filesystem
 
 MIB = 1 << 20
@@ -133,3 +134,13 @@ def test_a_clone_of_a_zone_with_a_bad_sector_fails(through_memory: bool, site: S
         assert not clone.exists()
     finally:
         shutil.rmtree(clone, ignore_errors=True)
+
+
+def test_files_with_bad_sectors_in_the_same_place_are_not_the_same(site: Site) -> None:
+    """What cannot be read may differ: it is an error."""
+    zone = site.device / "seq-000003"
+    with opened(zone, os.O_RDONLY) as one, opened(zone, os.O_RDONLY) as other:
+        assert same_content(one, other)
+        site.break_sector()
+        with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+            same_content(one, other)

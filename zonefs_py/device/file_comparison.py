@@ -13,6 +13,7 @@ import struct
 from collections.abc import Iterator
 
 from zonefs_py.device.host_copy import data_ranges
+from zonefs_py.device.host_files import read_fully
 from zonefs_py.errors import is_not_possible
 from zonefs_py.units import MIB
 
@@ -50,13 +51,15 @@ def same_content(one: int, other: int) -> bool:
     size = os.fstat(one).st_size
     if os.fstat(other).st_size != size:
         return False
+    buffers = memoryview(bytearray(_PIECE_SIZE)), memoryview(bytearray(_PIECE_SIZE))
     # Where both have holes nothing need be read.
-    return all(
-        os.pread(one, min(_PIECE_SIZE, end - offset), offset) == os.pread(other, min(_PIECE_SIZE, end - offset), offset)
-        for descriptor in (one, other)
-        for start, end in data_ranges(descriptor, size)
-        for offset in range(start, end, _PIECE_SIZE)
-    )
+    for descriptor in (one, other):
+        for start, end in data_ranges(descriptor, size):
+            for offset in range(start, end, _PIECE_SIZE):
+                pieces = [buffer[: min(_PIECE_SIZE, end - offset)] for buffer in buffers]
+                if read_fully(one, pieces[0], offset) != read_fully(other, pieces[1], offset) or pieces[0] != pieces[1]:
+                    return False
+    return True
 
 
 def _extents(descriptor: int) -> list[_Extent] | None:

@@ -89,6 +89,32 @@ def test_what_a_command_leaves_running_does_not_hold_it_up(guest: Guest) -> None
     guest.run("kill", done.stdout.strip())
 
 
+def test_what_a_command_leaves_writing_does_not_hold_it_up(guest: Guest) -> None:
+    script = """
+        for number in 1 2 3 4 5 6 7 8; do
+            yes &
+            echo $! >&2
+        done
+        until [ "$(sed -n 's/^wchar: //p' /proc/$!/io)" -gt 100000 ]; do :; done
+        exit 3
+    """
+    done = guest.run("sh", "-c", script, check=False, timeout=120)
+    assert done.returncode == 3
+    assert guest.run("echo", "still here", timeout=120).stdout == "still here\n"
+    guest.run("kill", *done.stderr.split())
+
+
+@pytest.mark.parametrize(
+    ("command", "variable"), [(["echo", "a\0b"], "x"), (["a\0b"], "x"), (["echo"], "a\0b")], ids=repr
+)
+def test_a_command_that_no_system_call_can_take(guest: Guest, command: list[str], variable: str) -> None:
+    """It is refused, and the machine lives on."""
+    done = guest.run(*command, check=False, VARIABLE=variable)
+    assert (done.returncode, done.stdout) == (126, "")
+    assert re.fullmatch(rf"vm: {re.escape(repr(command[0]))} cannot be run: .*embedded null .*\n", done.stderr)
+    assert guest.run("echo", "still here").stdout == "still here\n"
+
+
 def test_it_is_root_in_this_directory_with_these_files(guest: Guest) -> None:
     assert guest.shell("id -u; pwd").split() == ["0", os.getcwd()]
     assert guest.run("cat", __file__).stdout == Path(__file__).read_text()
@@ -193,6 +219,18 @@ def test_scsi_debug(guest: Guest) -> None:
         guest.format(device)
         with guest.mounted(device) as directory:
             assert guest.shell('ls "$1/seq" | wc -l; ls "$1/cnv" | wc -l', directory).split() == ["12", "3"]
+
+
+def test_a_host_aware_disk_has_no_zones_for_this_kernel(guest: Guest) -> None:
+    """Since 6.9. To us as to kernel zonefs it is a disk without zones then."""
+    with guest.device("scsi_debug:zbc=aware,dev_size_mb=64,zone_size_mb=4") as device:
+        assert guest.queue(device, "zoned") == "none"
+        for command in ("info", "mkfs"):
+            refused = guest.python("-m", "zonefs_py.cli.main", command, device, check=False)
+            assert refused.returncode == 1
+            assert f"{device} is a block device without zones" in refused.stderr
+        mount = guest.run("mount", "-t", "zonefs", device, "/mnt", check=False)
+        assert mount.returncode != 0
 
 
 def test_nvmet(guest: Guest) -> None:

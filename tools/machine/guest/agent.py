@@ -39,6 +39,11 @@ def open_port() -> int:
     raise FileNotFoundError(errno.ENOENT, "the host gave no port", PORT_NAME)
 
 
+def complain(text: str) -> None:
+    """Say on stderr, in place of a command, why it does not run."""
+    os.write(2, f"vm: {text}\n".encode(errors="backslashreplace"))
+
+
 class Job:
     """A command that runs: its process, and the ends of the pipes that carry its output."""
 
@@ -143,8 +148,14 @@ class Agent:
                 os.execvpe(argv[0], argv, env)
             except OSError as exc:
                 what = cwd if exc.filename == cwd else argv[0]
-                os.write(2, f"vm: {what}: {exc.strerror}\n".encode())
+                complain(f"{what}: {exc.strerror}")
                 os._exit(127 if exc.errno == errno.ENOENT else 126)
+            except ValueError as exc:
+                # A null character or the like: nothing that a system call can be told.
+                complain(f"{argv[0]!r} cannot be run: {exc}")
+            finally:
+                # Whatever happens, this must not go on as a second first process, whose end would be the machine's.
+                os._exit(126)
         os.close(out_write)
         os.close(err_write)
         job = self._jobs[number] = Job(number, pid, {out_read: "o", err_read: "e"})
@@ -154,18 +165,17 @@ class Agent:
             self._pipes[descriptor] = job
             self._poll.register(descriptor, select.POLLIN)
 
-    def _forward(self, job: Job, descriptor: int) -> bool:
-        """Pass on what is in a pipe; False when there is no more for now."""
+    def _forward(self, job: Job, descriptor: int) -> None:
+        """Pass on what is in a pipe now: one read takes as much as it can hold."""
         try:
             data = os.read(descriptor, PIPE_BYTES)
         except BlockingIOError:
-            return False
+            return
         if data:
             self.send(job.pipes[descriptor], job.number, data)
-            return True
+            return
         self._close(descriptor)
         del job.pipes[descriptor]
-        return False
 
     def _close(self, descriptor: int) -> None:
         self._poll.unregister(descriptor)
@@ -174,7 +184,11 @@ class Agent:
         os.close(descriptor)
 
     def _discard(self, descriptor: int) -> None:
-        if not os.read(descriptor, PIPE_BYTES):
+        try:
+            data = os.read(descriptor, PIPE_BYTES)
+        except BlockingIOError:
+            return  # it was emptied for the command, after the poll that said that there is something
+        if not data:
             self._close(descriptor)
 
     def _reap(self) -> None:
@@ -188,8 +202,8 @@ class Agent:
                 return
             for job in [job for job in self._jobs.values() if job.pid == pid]:
                 for descriptor in list(job.pipes):
-                    while self._forward(job, descriptor):
-                        pass
+                    # Once: what the command itself wrote is in the pipe, and those that it left may write for ever.
+                    self._forward(job, descriptor)
                 for descriptor in job.pipes:
                     del self._pipes[descriptor]
                     self._forgotten.add(descriptor)

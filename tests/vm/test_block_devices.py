@@ -13,6 +13,7 @@ import pytest
 
 from tools.machine.session import Machine, Settings
 
+from .conftest import running_machine
 from .suites import SCRIPT_ZNS, SUITES, every_script
 from .zns_devices import LIMITS, device_texts
 
@@ -58,7 +59,7 @@ def group(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config)
     logs = tmp_path_factory.mktemp("logs")
     devices = [*device_texts(), SCRIPT_ZNS]
     with (
-        Machine.start(Settings(devices=devices, shares=[logs], memory_mib=2048)) as machine,
+        running_machine(Settings(devices=devices, shares=[logs], memory_mib=2048)) as machine,
         ThreadPoolExecutor(2) as pool,
     ):
         serve = [sys.executable, "-m", "tests.vm.inside.command_server", PROGRAMS]

@@ -110,17 +110,19 @@ def compare_case(name: str, kernel: list[Line], ours: list[Line]) -> CaseResult:
     """Compare the lines of one case."""
     result = CaseResult(name)
     met: set[Difference] = set()
+    sizes: dict[str, int] = {}
     for number, (theirs, mine) in enumerate(zip(kernel, ours, strict=False), start=1):
         if _question(theirs) != _question(mine):
             # From here on other calls were made: comparing on would only show the consequences.
             result.unexplained.append(f"line {number}: the kernel was asked {theirs}, we were asked {mine}")
             return result
+        first_size = sizes.get(mine["args"][0]) if mine["args"] and isinstance(mine["args"][0], str) else None
+        sizes |= _size_seen(mine)
         if theirs == mine:
             result.equal += 1
             continue
-        row = Row(
-            name, theirs["call"], theirs["args"], _answer(theirs), _answer(mine), theirs.get("state"), mine.get("state")
-        )
+        states = theirs.get("state"), mine.get("state")
+        row = Row(name, theirs["call"], theirs["args"], _answer(theirs), _answer(mine), *states, first_size)
         difference = _explanation(row, met)
         if difference is None:
             result.unexplained.append(f"line {number}: {row}")
@@ -146,6 +148,19 @@ def _concerned(row: Row) -> Iterator[Difference]:
 
 def _question(line: Line) -> tuple[Any, Any]:
     return line["call"], line["args"]
+
+
+def _size_seen(line: Line) -> dict[str, int]:
+    """The size that *line* tells of a file, if it does."""
+    args = line["args"]
+    state = line.get("ret") if line["call"] == "state" else line.get("state")
+    if not isinstance(state, list) or len(state) < 2:
+        return {}
+    names = [word for word in args if isinstance(word, str)]
+    if line["call"] in ("copy_file_range", "sendfile"):
+        # The state is the target's, which is named after the source, if at all.
+        del names[:1]
+    return {names[0]: state[0]} if names else {}
 
 
 def _answer(line: Line) -> Any:

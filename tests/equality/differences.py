@@ -14,7 +14,10 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Row:
-    """An answer of the kernel's beside ours. ``kernel`` and ``ours`` are the name of an errno, or what was returned."""
+    """An answer of the kernel's beside ours. ``kernel`` and ``ours`` are the name of an errno, or what was returned.
+
+    ``first_size`` is the size that the file ``args[0]`` had before, as it was last seen here; None if it was not.
+    """
 
     case: str
     call: str
@@ -23,6 +26,7 @@ class Row:
     ours: Any
     kernel_state: list[Any] | None
     our_state: list[Any] | None
+    first_size: int | None = None
 
     def __str__(self) -> str:
         states = "" if self.kernel_state == self.our_state else f"; files {self.kernel_state} and {self.our_state}"
@@ -67,9 +71,11 @@ def _nothing_copied(row: Row) -> bool:
 
     Its largest offset is that of the file system's largest file; FUSE's has no such limit.
     """
+    if row.call not in ("copy_file_range", "sendfile") or row.first_size is None or row.args[1] < row.first_size:
+        return False  # there is something to be copied, or that is not known
     if row.call == "sendfile":
         return bool(row.kernel == "EOVERFLOW" and (row.ours == 0 or isinstance(row.ours, str)))
-    return bool(row.call == "copy_file_range" and row.kernel in ("EFBIG", "EPERM") and row.ours == 0)
+    return bool(row.kernel in ("EFBIG", "EPERM") and row.ours == 0)
 
 
 DIFFERENCES = (

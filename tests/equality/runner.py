@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from tests.afterwards import unmounted_afterwards
 from tests.equality.cases import GROUPS
 from tests.equality.compare import CaseResult, Comparison, Recording, compare, read_recording
 from tests.equality.differences import DIFFERENCES, NOT_COMPARED
@@ -29,10 +30,14 @@ def probe_command(subject: str, out: Path, *options: str) -> list[str]:
 
 
 def record_ours(directory: Path, subject: str = "ours") -> Recording:
-    """Run the probe on *subject*, zonefs-py on an emulated device, in *directory*. Raises CalledProcessError."""
+    """Run the probe on *subject*, zonefs-py on an emulated device, in *directory*; no mount is left there.
+
+    Raises CalledProcessError.
+    """
     out = directory / "ours.jsonl"
     command = probe_command(subject, out, "--directory", str(directory))
-    subprocess.run(command, cwd=ROOT, check=True, timeout=_SECONDS, stdin=subprocess.DEVNULL)
+    with unmounted_afterwards(directory):
+        subprocess.run(command, cwd=ROOT, check=True, timeout=_SECONDS, stdin=subprocess.DEVNULL)
     return read_recording(out)
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import platform
 import re
+import signal
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -51,6 +54,32 @@ def test_with_reads_past_the_daemon(passing: Callable[[], Path]) -> None:
     assert comparison.unexplained == []
     assert comparison.unused == []
     assert comparison.equal > 10_000
+
+
+@needs_root
+def test_a_probe_that_is_killed_leaves_no_mount() -> None:
+    with tempfile.TemporaryDirectory(prefix="equality-") as directory, ThreadPoolExecutor(1) as pool:
+        os.chmod(directory, 0o755)
+        run = pool.submit(runner.record_ours, Path(directory))
+        while not (mounted := mounts_below(directory)):
+            assert not run.done()
+        (probe,) = (pid for pid in children() if b"tests.equality.probe" in Path(f"/proc/{pid}/cmdline").read_bytes())
+        os.kill(probe, signal.SIGKILL)
+        with pytest.raises(subprocess.CalledProcessError):
+            run.result()
+        assert mounts_below(directory) == [], mounted
+
+
+def children() -> list[int]:
+    """The processes that this one started."""
+    tasks = Path("/proc/self/task").iterdir()
+    return [int(word) for task in tasks for word in (task / "children").read_text().split()]
+
+
+def mounts_below(directory: str) -> list[str]:
+    """Where something is mounted in *directory*."""
+    points = (line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines())
+    return [point for point in points if point.startswith(f"{directory}/")]
 
 
 @needs_root

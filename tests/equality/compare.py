@@ -27,11 +27,22 @@ class Recording:
         """How many lines there are."""
         return sum(map(len, self.cases.values()))
 
+    def lines(self) -> Iterator[str]:
+        """What the probe writes, and `read_lines` reads."""
+        yield _encoded({"subject": self.subject, "version": self.version})
+        for name, lines in self.cases.items():
+            yield _encoded({"case": name})
+            yield from map(_encoded, lines)
+
     def only(self, names: Iterable[str]) -> Recording:
         """The part with these cases, as far as they were recorded."""
         wanted = set(names)
         cases = {name: lines for name, lines in self.cases.items() if name in wanted}
         return Recording(self.subject, self.version, cases)
+
+
+def _encoded(line: Line) -> str:
+    return json.dumps(line, separators=(",", ":")) + "\n"
 
 
 def read_lines(lines: Iterable[str]) -> Recording:

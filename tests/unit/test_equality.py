@@ -100,3 +100,4 @@ def test_what_the_probe_writes_is_read() -> None:
     recording = read_lines(map(json.dumps, lines))
     assert recording == Recording("kernel", "Linux", {"a/b": [{"call": "c", "args": [1], "ret": None}]})
     assert recording.only(["x"]).cases == {}
+    assert read_lines(recording.lines()) == recording

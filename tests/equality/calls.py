@@ -301,6 +301,11 @@ class Calls:
         """Something behind the file system."""
         self.record("external", [zone, what], self.subject.external, zone, what)
 
+    def let_fail(self, how: str) -> None:
+        """Let all writes and flushes of the device fail (``error``) or be dropped (``drop``); empty: neither."""
+        self.subject.let_fail(how)
+        self.line(call="device", args=[how or "well"], ret=None)
+
     def writable(self, name: str) -> None:
         """Whether a file can be opened for writing."""
 

@@ -1,7 +1,7 @@
 """The differences from the kernel that docs/differences.md tells of, as patterns.
 
-Each is met in the recordings, or stands in `NOT_COMPARED` with the reason why it cannot be. A difference that none of
-these explains is a bug, and so is one of these that is not met any more.
+Each is met on an emulated device or on a block device, or stands in `NOT_COMPARED` with the reason why it cannot be. A
+difference that none of these explains is a bug, and so is one of these that is not met any more.
 """
 
 from __future__ import annotations
@@ -241,6 +241,13 @@ DIFFERENCES = (
         "zones of a block device that are open when it is mounted read-only",
         ("mounts/mount_read_only",),
         _answers("zones", {"4": "cl 4096"}, {"4": "oi 4096"}),
+        only_on_block_devices=True,
+    ),
+    Difference(
+        "fsync of a block device to which nothing was written since the last one",
+        ("flaky-*/flush_of_nothing_fails",),
+        _answers("fsync", "EIO", None),
+        lasts=True,
         only_on_block_devices=True,
     ),
     Difference("mounting a device twice", ("mounts/mount_twice",), _answers("mount-again", None, "refused")),

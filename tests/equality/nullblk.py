@@ -34,7 +34,8 @@ def load() -> None:
 class NullBlk:
     """One device, there until `remove`."""
 
-    def __init__(self, name: str, geometry: Geometry) -> None:
+    def __init__(self, name: str, geometry: Geometry, cache_mib: int = 0) -> None:
+        """*cache_mib* is the size of its volatile write cache; without one, the block layer passes on no flush."""
         load()
         self.geometry = geometry
         self._directory = _CONFIG / name
@@ -48,6 +49,7 @@ class NullBlk:
             "zone_max_active": geometry.max_active,
             "blocksize": geometry.block,
             "memory_backed": 1,
+            "cache_size": cache_mib,
             "zoned": 1,
         }
         for attribute, value in settings.items():

@@ -35,7 +35,7 @@ def run_group(subject: Subject, name: str, group: cases.Group, out: IO[str], wan
     if not chosen:
         return
     geometry = GEOMETRIES[group.geometry]
-    subject.make(geometry, group.write_errors, group.read_errors)
+    subject.make(geometry, group.write_errors, group.read_errors, flaky=group.flaky)
     t = Calls(subject, geometry, out)
     try:
         if group.mounted:

@@ -92,8 +92,11 @@ Written by `{document_command}`; what it was made of is checked by every run of 
 One probe program runs named cases and random calls (from fixed seeds) on a mounted file system, and writes down what
 every call gives: result or errno, size, mode, blocks and owner of the file, digests of what was read, conditions and
 write pointers of the zones. The kernel's answers were recorded on {kernel}, with devices of null_blk, in a
-virtual machine; `{record_command}` records them afresh. Every run of the tests makes the same calls on a mount
-of an emulated device, and holds the answers against the recorded ones; `tests/vm` does so with a mount of null_blk.
+virtual machine; `{record_command}` records them afresh. In the cases called flaky, device mapper's flakey lies between
+the file system and null_blk; it makes all writes and flushes fail, or drops them.
+
+Every run of the tests makes the same calls on a mount of an emulated device, and holds the answers against the recorded
+ones; `tests/vm` does so with some of them on a mount of null_blk.
 
 What differs must be an entry of [differences.md](differences.md); each of these is a pattern in
 `tests/equality/differences.py`, and one that is not met any more is an error, as is an answer that none explains.

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.equality import system
+from tests.equality.flakey import FlakyNullBlk
 from tests.equality.geometry import Geometry
 from tests.equality.nullblk import NullBlk
 
@@ -56,8 +57,13 @@ class Subject(ABC):
         """What this is the answer of."""
 
     @abstractmethod
-    def make(self, geometry: Geometry, write_errors: tuple[int, ...], read_errors: tuple[int, ...]) -> None:
-        """Make a new device. Zones in *write_errors* and *read_errors* are those that `fail` will be called for."""
+    def make(
+        self, geometry: Geometry, write_errors: tuple[int, ...], read_errors: tuple[int, ...], *, flaky: bool = False
+    ) -> None:
+        """Make a new device. Zones in *write_errors* and *read_errors* are those that `fail` will be called for.
+
+        A *flaky* one is for `let_fail`.
+        """
 
     @abstractmethod
     def format(self, superblock: bytes) -> None:
@@ -103,6 +109,17 @@ class Subject(ABC):
     def fail(self, zone: int, offset: int, length: int) -> None:
         """Let I/O on a part of a zone fail, from now on."""
 
+    @abstractmethod
+    def let_fail(self, how: str) -> None:
+        """Let all writes and flushes of a flaky device fail (``error``) or be dropped (``drop``); empty: neither."""
+
+    def detach(self) -> None:
+        """Unmount lazily: what is open stays usable. `wait_for_end` is to be called when nothing is open any more."""
+        system.umount(self.root, lazily=True)
+
+    def wait_for_end(self) -> None:  # noqa: B027  (not abstract: a file system of the kernel's ends with its last file)
+        """Wait until the file system that was detached is gone."""
+
 
 class _OnNullBlk(Subject):
     """What the subjects on a block device have in common."""
@@ -111,8 +128,10 @@ class _OnNullBlk(Subject):
         super().__init__(directory)
         self._made = 0
 
-    def make(self, geometry: Geometry, write_errors: tuple[int, ...], read_errors: tuple[int, ...]) -> None:
-        self.device = NullBlk(f"equal{os.getpid()}x{self._made}", geometry)
+    def make(
+        self, geometry: Geometry, write_errors: tuple[int, ...], read_errors: tuple[int, ...], *, flaky: bool = False
+    ) -> None:
+        self.device = (FlakyNullBlk if flaky else NullBlk)(f"equal{os.getpid()}x{self._made}", geometry)
         self._made += 1
 
     def format(self, superblock: bytes) -> None:
@@ -144,6 +163,11 @@ class _OnNullBlk(Subject):
 
     def fail(self, zone: int, offset: int, length: int) -> None:
         self.device.set_bad(zone, offset, length)
+
+    def let_fail(self, how: str) -> None:
+        if not isinstance(self.device, FlakyNullBlk):
+            raise AssertionError("it was not said that the device was to be flaky when it was made")
+        self.device.let_fail(how)
 
 
 class KernelOnNullBlk(_OnNullBlk):
@@ -247,6 +271,9 @@ class _Ours(Subject):
 
     def umount(self) -> None:
         system.umount(self.root)
+        self.wait_for_end()
+
+    def wait_for_end(self) -> None:
         # The daemon was forked by this process; the device is free when it has ended.
         _, status = os.waitpid(self._pid, 0)
         if status:
@@ -312,7 +339,9 @@ class OursOnEmulated(_Ours):
 
     kind = "ours"
 
-    def make(self, geometry: Geometry, write_errors: tuple[int, ...], read_errors: tuple[int, ...]) -> None:
+    def make(
+        self, geometry: Geometry, write_errors: tuple[int, ...], read_errors: tuple[int, ...], *, flaky: bool = False
+    ) -> None:
         from zonefs_py.device.directory import create_device
         from zonefs_py.zone import Geometry as DeviceGeometry
 
@@ -336,6 +365,7 @@ class OursOnEmulated(_Ours):
             *({"operation": "read", "zones": zone, "count": None, "effect": "fail"} for zone in read_errors),
         ]
         self._failing = {*write_errors, *read_errors}
+        self._dropped_from: dict[Path, int] = {}
         self._rules = self.directory / "rules.json"
         self._rules.write_text(json.dumps({"version": 1, "rules": rules}))
 
@@ -393,6 +423,21 @@ class OursOnEmulated(_Ours):
     def fail(self, zone: int, offset: int, length: int) -> None:
         if zone not in self._failing:
             raise AssertionError(f"zone {zone} was not said to fail when the device was made")
+
+    def let_fail(self, how: str) -> None:
+        from zonefs_py.control.client import ask
+
+        ask(self.root, {"request": "remove-faults"})
+        # What was dropped is not there afterwards. (With the effect drop of a rule the write pointer would move.)
+        while self._dropped_from:
+            file, size = self._dropped_from.popitem()
+            os.truncate(file, size)
+        if how == "error":
+            rules = [{"operation": one, "count": None, "effect": "fail"} for one in ("write", "flush")]
+            ask(self.root, {"request": "add-faults", "rules": rules})
+        elif how == "drop":
+            zones = range(self.geometry.nr_conventional, self.geometry.nr_zones)
+            self._dropped_from = {file: file.stat().st_size for file in map(self._zone_file, zones)}
 
 
 class OursPassingReads(OursOnEmulated):

@@ -57,9 +57,9 @@ def mount(source: str, target: str, kind: str, flags: int, data: str | None) -> 
     _checked(_LIBC.mount(source.encode(), target.encode(), kind.encode(), ctypes.c_ulong(flags), text))
 
 
-def umount(target: str) -> None:
-    """umount2(2) without flags."""
-    _checked(_LIBC.umount2(target.encode(), 0))
+def umount(target: str, *, lazily: bool = False) -> None:
+    """umount2(2) without flags, or with MNT_DETACH."""
+    _checked(_LIBC.umount2(target.encode(), 2 if lazily else 0))
 
 
 def fallocate(descriptor: int, mode: int, offset: int, length: int) -> None:
@@ -198,6 +198,39 @@ def statx(path: str) -> tuple[int, int, int, int]:
     mask, _, attributes = struct.unpack_from("IIQ", buffer, 0)
     memory_align, offset_align = struct.unpack_from("II", buffer, 0x98)
     return mask, attributes, memory_align, offset_align
+
+
+class Watch:
+    """A watch of inotify(7) for all that happens to a file or directory."""
+
+    ALL_EVENTS = 0xFFF
+    NAMES = (
+        "ACCESS", "MODIFY", "ATTRIB", "CLOSE_WRITE", "CLOSE_NOWRITE", "OPEN", "MOVED_FROM", "MOVED_TO", "CREATE",
+        "DELETE", "DELETE_SELF", "MOVE_SELF",
+    )  # fmt: skip
+
+    def __init__(self, path: str) -> None:
+        self._descriptor = _checked(_LIBC.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))
+        _checked(_LIBC.inotify_add_watch(self._descriptor, path.encode(), self.ALL_EVENTS))
+
+    def events(self) -> list[str]:
+        """What has happened since the last call: the names of events, with the name in the directory if there is."""
+        try:
+            data = os.read(self._descriptor, 1 << 16)
+        except BlockingIOError:
+            return []
+        found, at = [], 0
+        while at < len(data):
+            _, mask, _, length = struct.unpack_from("iIII", data, at)
+            name = data[at + 16 : at + 16 + length].rstrip(b"\0").decode()
+            words = [word for bit, word in enumerate(self.NAMES) if mask >> bit & 1]
+            found.append("|".join(words) + (f" {name}" if name else ""))
+            at += 16 + length
+        return found
+
+    def close(self) -> None:
+        """Watch no more."""
+        os.close(self._descriptor)
 
 
 class AsyncWriter:

@@ -12,6 +12,7 @@ from tests.equality.cases import (  # noqa: F401
     conventional,
     copying,
     errors,
+    flaky,
     limits,
     mapping,
     mounting,

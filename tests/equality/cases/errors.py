@@ -5,15 +5,7 @@ from __future__ import annotations
 import os
 
 from tests.equality.calls import Calls
-from tests.equality.cases.groups import ERRORS, case, statvfs, use_broken
-
-
-def recover(t: Calls) -> None:
-    """Go on with a file system that may have become read-only."""
-    t.writable("seq/30")
-    t.close_all()
-    t.remount("", read_only=False)
-    t.writable("seq/30")
+from tests.equality.cases.groups import ERRORS, case, recover, statvfs, use_broken
 
 
 def external_then_write(t: Calls, name: str, zone: int, what: str, flags: str = "RDWR|DIRECT") -> None:

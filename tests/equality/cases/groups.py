@@ -27,6 +27,7 @@ class Group:
     mounted: bool = True
     write_errors: tuple[int, ...] = ()
     read_errors: tuple[int, ...] = ()
+    flaky: bool = False
     cases: list[Case] = field(default_factory=list)
 
 
@@ -48,11 +49,13 @@ GROUPS: dict[str, Group] = {
         for policy in POLICIES
     },
     **{f"limits-{policy}": Group("limits", f"errors={policy}") for policy in POLICIES},
+    **{f"flaky-{policy}": Group("many", f"errors={policy}", flaky=True) for policy in POLICIES},
 }
 
 ALL_SHAPES = ("plain", "sectors", "aggregated", "aggregated-sectors", "owned", "odd", "sequential", "limits")
 BOTH = ("plain", "sectors")
 ERRORS = tuple(f"errors-{policy}" for policy in POLICIES)
+FLAKY = tuple(f"flaky-{policy}" for policy in POLICIES)
 
 
 def case(*groups: str) -> Callable[[Case], Case]:
@@ -101,6 +104,14 @@ def statvfs(t: Calls) -> list[int]:
 def open_and_close(path: str, flags: int) -> None:
     """open(2), close(2)."""
     os.close(os.open(path, flags, 0o644))
+
+
+def recover(t: Calls) -> None:
+    """Go on with a file system that may have become read-only."""
+    t.writable("seq/30")
+    t.close_all()
+    t.remount("", read_only=False)
+    t.writable("seq/30")
 
 
 def use_broken(t: Calls, name: str, file: File | None = None, *, read: bool = True) -> None:

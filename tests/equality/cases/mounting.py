@@ -226,3 +226,23 @@ def mount_with_broken_zones(t: Calls) -> None:
         t.counters()
     t.subject.drop()
     t.subject.make(t.geometry, (), ())
+
+
+@case("mounts")
+def detached_with_a_file_open(t: Calls) -> None:
+    """What umount2(MNT_DETACH) leaves: the open file works, and its end is that of the file system."""
+    with formatted(t):
+        t.mount()
+        file = t.open("seq/0", "RDWR|DIRECT")
+        t.pwrite(file, 0, t.block)
+        t.record("detach", [], t.subject.detach)
+        t.record("mounted", [], os.path.ismount, t.subject.root)
+        t.pwrite(file, t.block, t.block)
+        t.pread(file, 0, 2 * t.block)
+        t.record("fstat", ["seq/0"], lambda: os.fstat(file.fd).st_size)
+        t.fsync(file)
+        t.close(file)
+        t.subject.wait_for_end()
+        t.mount()
+        t.snapshot("seq/0")
+        t.content("seq/0")

@@ -144,6 +144,38 @@ def events(t: Calls) -> None:
 
 
 @case("plain")
+def watches(t: Calls) -> None:
+    """What inotify tells of a file, and of the directory that it is in."""
+    for name in ("seq/0", "cnv/0"):
+        watched, directory = system.Watch(t.path(name)), system.Watch(t.path(os.path.dirname(name)))
+
+        def happened(name: str = name, one: system.Watch = watched, two: system.Watch = directory) -> None:
+            t.line(call="inotify", args=[name], ret=[one.events(), two.events()])
+
+        file = t.open(name, "RDWR|DIRECT")
+        happened()
+        t.pwrite(file, 0, t.block)
+        happened()
+        t.pwrite(file, 3, 5)
+        happened()
+        t.ftruncate(file, 0)
+        happened()
+        t.on(name, "chmod", 0o600)
+        happened()
+        t.on(name, "chmod", 0o640)
+        t.on(name, "utime", (1, 1))
+        happened()
+        t.close(file)
+        happened()
+        t.truncate(name, t.size(name))
+        happened()
+        t.stat(name)
+        happened()
+        watched.close()
+        directory.close()
+
+
+@case("plain")
 def swap(t: Calls) -> None:
     # A swap header: version 1, last page, no bad pages; the signature at the end of the first page.
     header = bytearray(4096)

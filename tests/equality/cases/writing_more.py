@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import resource
 import signal
+import struct
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from tests.equality import system
@@ -227,3 +229,26 @@ def asynchronous(t: Calls) -> None:
     t.content("seq/0")
     t.content("cnv/0")
     writer.close()
+
+
+@case(*BOTH)
+def appends_of_threads(t: Calls) -> None:
+    """On one descriptor: each is whole, at an offset of its own, whoever comes first."""
+    b, nr_threads, nr_writes = t.block, 4, 32
+    file = t.open("seq/0", "WRONLY|DIRECT|APPEND")
+    address = t.fill(nr_threads * nr_writes * b)
+    for number in range(nr_threads * nr_writes):
+        system.poke(address + number * b, struct.pack("<I", number))
+
+    def append(thread: int) -> list[int]:
+        first = thread * nr_writes
+        return [system.write_on(file.fd, address + (first + one) * b, b) for one in range(nr_writes)]
+
+    def call() -> list[int]:
+        with ThreadPoolExecutor(nr_threads) as pool:
+            return sorted({written for one in pool.map(append, range(nr_threads)) for written in one})
+
+    t.record("appends", [nr_threads, nr_writes], call, about=file)
+    with open(t.path("seq/0"), "rb") as reader:
+        blocks = sorted(iter(lambda: reader.read(b), b""))
+    t.line(call="content-in-any-order", args=["seq/0"], ret=[len(blocks), t.digest(b"".join(blocks))])

@@ -105,6 +105,16 @@ class Comparison:
         return [one.name for one in DIFFERENCES if not known[one.name] and not one.only_on_block_devices]
 
     @property
+    def unused_on_block_device(self) -> list[str]:
+        """Known differences of block devices only that one did not meet, though their cases are among these."""
+        known = self.known
+        return [
+            one.name
+            for one in DIFFERENCES
+            if one.only_on_block_devices and not known[one.name] and any(one.concerns(case.name) for case in self.cases)
+        ]
+
+    @property
     def equal(self) -> int:
         """How many answers were equal."""
         return sum(case.equal for case in self.cases)

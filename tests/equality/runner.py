@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import lzma
 import subprocess
 import sys
@@ -21,12 +22,34 @@ DOCUMENT = ROOT / "docs/equality.md"
 RECORD_COMMAND = "tools/equality --record"
 DOCUMENT_COMMAND = "tools/equality --document"
 
+ON_NULL_BLK = {
+    "sectors": ["sectors/*"],
+    "errors": ["errors-*"],
+    "flaky": ["flaky-*"],
+    "limits": ["explicit-open/*", "limits-*"],
+    "mounts": ["mounts/*"],
+    "random": ["random/limits", "random/repair"],
+}
+"""Patterns of the cases that always run on our mount of a null_blk too: what depends on the device."""
+
+ALL_ON_NULL_BLK = {
+    **{name: [f"{name}/*"] for name in GROUPS},
+    **{f"random {name}": [f"random/{name}"] for name in SEQUENCES},
+}
+"""Patterns of all of them; that takes two to three times as long."""
+
 _SECONDS = 900
 _SECONDS_IN_MACHINE = 3600
 
 
 class OtherKernelError(Exception):
     """Answers of two kernels cannot be one recording."""
+
+
+def matching(recording: Recording, patterns: Iterable[str]) -> Recording:
+    """The part of *recording* whose cases have names that match."""
+    names = [name for name in recording.cases if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)]
+    return recording.only(names)
 
 
 def probe_command(subject: str, out: Path, *options: str) -> list[str]:
@@ -96,7 +119,8 @@ virtual machine; `{record_command}` records them afresh. In the cases called fla
 the file system and null_blk; it makes all writes and flushes fail, or drops them.
 
 Every run of the tests makes the same calls on a mount of an emulated device, and holds the answers against the recorded
-ones; `tests/vm` does so with some of them on a mount of null_blk.
+ones. On a mount of null_blk, in the virtual machine, `tools/test --vm` does so with the cases that depend on the
+device, which give {on_null_blk} of these answers, and `tools/test --long vm` with all.
 
 What differs must be an entry of [differences.md](differences.md); each of these is a pattern in
 `tests/equality/differences.py`, and one that is not met any more is an error, as is an answer that none explains.
@@ -123,6 +147,7 @@ def document(comparison: Comparison) -> str:
         equal=comparison.equal,
         known=known,
         unexplained=unexplained,
+        on_null_blk=_answers_on_null_blk(comparison),
     )
     sections = [
         head,
@@ -137,6 +162,13 @@ def document(comparison: Comparison) -> str:
         *_table(("what", "why"), NOT_COMPARED.items()),
     ]
     return "\n".join(sections) + "\n"
+
+
+def _answers_on_null_blk(comparison: Comparison) -> int:
+    """How many of the answers are those of `ON_NULL_BLK`."""
+    patterns = [pattern for some in ON_NULL_BLK.values() for pattern in some]
+    chosen = [case for case in comparison.cases if any(fnmatch.fnmatchcase(case.name, one) for one in patterns)]
+    return sum(case.equal + sum(case.known.values()) + len(case.unexplained) for case in chosen)
 
 
 def _table(heading: Iterable[str], rows: Iterable[Iterable[str]]) -> Iterable[str]:

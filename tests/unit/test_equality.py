@@ -30,6 +30,28 @@ def test_equal_answers_are_equal(recorded: Recording, ours: Recording) -> None:
     assert result.equal == recorded.calls
     # A difference that is gone must go from the table, and from docs/differences.md.
     assert result.unused == [one.name for one in DIFFERENCES if not one.only_on_block_devices]
+    assert result.unused_on_block_device == [one.name for one in DIFFERENCES if one.only_on_block_devices]
+
+
+def test_differences_of_block_devices_are_missed_only_where_they_could_be_met(recorded: Recording) -> None:
+    some = runner.matching(recorded, ["mounts/*", "plain/names"])
+    assert {name.partition("/")[0] for name in some.cases} == {"mounts", "plain"}
+    ours = Recording("ours", "us", copy.deepcopy(some.cases))
+    (missed,) = compare(some, ours).unused_on_block_device
+    assert missed.startswith("zones of a block device that are open")
+    line = next(line for line in ours.cases["mounts/mount_read_only"] if line.get("ret") == {"4": "cl 4096"})
+    line["ret"] = {"4": "oi 4096"}
+    met = compare(some, ours)
+    assert (met.unexplained, met.unused_on_block_device) == ([], [])
+    assert compare(recorded.only(["plain/names"]), ours.only(["plain/names"])).unused_on_block_device == []
+
+
+def test_what_runs_on_null_blk_is_there(recorded: Recording) -> None:
+    for patterns in runner.ON_NULL_BLK.values():
+        for pattern in patterns:
+            assert runner.matching(recorded, [pattern]).cases
+    patterns = [pattern for some in runner.ALL_ON_NULL_BLK.values() for pattern in some]
+    assert runner.matching(recorded, patterns) == recorded
 
 
 @pytest.mark.parametrize(

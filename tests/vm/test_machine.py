@@ -91,15 +91,17 @@ def test_what_a_command_leaves_running_does_not_hold_it_up(guest: Guest) -> None
 
 def test_what_a_command_leaves_writing_does_not_hold_it_up(guest: Guest) -> None:
     script = """
-        yes &
-        echo $! >&2
-        until [ "$(sed -n 's/^wchar: //p' /proc/$!/io)" -gt 1000000 ]; do :; done
+        for number in 1 2 3 4 5 6 7 8; do
+            yes &
+            echo $! >&2
+        done
+        until [ "$(sed -n 's/^wchar: //p' /proc/$!/io)" -gt 100000 ]; do :; done
         exit 3
     """
     done = guest.run("sh", "-c", script, check=False, timeout=120)
     assert done.returncode == 3
     assert guest.run("echo", "still here", timeout=120).stdout == "still here\n"
-    guest.run("kill", done.stderr.strip())
+    guest.run("kill", *done.stderr.split())
 
 
 @pytest.mark.parametrize(

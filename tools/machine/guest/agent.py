@@ -184,7 +184,11 @@ class Agent:
         os.close(descriptor)
 
     def _discard(self, descriptor: int) -> None:
-        if not os.read(descriptor, PIPE_BYTES):
+        try:
+            data = os.read(descriptor, PIPE_BYTES)
+        except BlockingIOError:
+            return  # it was emptied for the command, after the poll that said that there is something
+        if not data:
             self._close(descriptor)
 
     def _reap(self) -> None:

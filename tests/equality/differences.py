@@ -270,5 +270,9 @@ NOT_COMPARED = {
         ),
         "the calls that are recorded do not show it; tests/fuse/test_passthrough.py has some that do",
     ),
+    (
+        "several direct writes above 1 MiB at a time to a sequential file that was opened O_RDWR while others had it"
+        " open, by these and by those"
+    ): "the calls that are recorded come one at a time; tests/fuse/test_two_nodes.py has some that do not",
 }
 """Differences that no recording can show, and why."""

@@ -143,6 +143,7 @@ class Machine:
                         stderr=log,
                         pass_fds=[theirs.fileno()],
                         start_new_session=True,
+                        env={**os.environ, **qemu.ENVIRONMENT},
                     )
         except BaseException:
             shutil.rmtree(directory)

@@ -404,6 +404,32 @@ class TestMounting:
             with pytest.raises(BadHandle):
                 call()
 
+    def test_a_closed_file_system_does_nothing_to_who_has_its_descriptors_next(self, tmp_path: Path) -> None:
+        for name in ("first", "second"):
+            create_device(tmp_path / name, Geometry(16 * BLOCK, 16 * BLOCK, 8, 2, BLOCK, 16 * BLOCK))
+            with open_device(tmp_path / name) as device:
+                format_device(device, FormatOptions())
+        first = Filesystem(open_device(tmp_path / "first"))
+        first_device = first.device
+        first.close()
+        with Filesystem(open_device(tmp_path / "second")) as second:
+            handle = second.open("seq/1", DIRECT)
+            second.write(handle, 0, pattern(0, BLOCK))
+            for call in (
+                lambda: first.truncate("seq/1", 0),
+                lambda: first.open("cnv/0", os.O_RDWR),
+                lambda: first.getattr(first.resolve("seq/1")),
+                lambda: first.manage_zone(ZoneOp.RESET, 3),
+                first.sync,
+            ):
+                with pytest.raises(BadHandle):
+                    call()
+            with pytest.raises(DeviceError):
+                first_device.zone_mgmt(ZoneOp.FINISH, 3)
+            with pytest.raises(DeviceError):
+                first_device.write(16 * BLOCK, bytes(BLOCK))
+            assert second.read(handle, 0, BLOCK) == pattern(0, BLOCK)
+
     def test_unmounting_a_device_that_cannot_flush_says_so(self) -> None:
         device = FailingDevice(new_device(), Rule("flush"))
         fs = Filesystem(device)

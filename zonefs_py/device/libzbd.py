@@ -78,6 +78,8 @@ class ZbdHandle:
     def close(self) -> None:
         """Close the device."""
         self._library.zbd_close(self.descriptor)
+        # Whoever goes on all the same must not meet what has that number next.
+        self.descriptor = -1
 
 
 def _check_descriptors_left() -> None:

@@ -225,6 +225,8 @@ class DirectoryStore:
             self._closed = True
             self._descriptors.close()
             os.close(self._directory)
+            # Whoever goes on all the same must not meet what has that number next.
+            self._directory = -1
 
 
 def write_description(directory: int, description: DeviceDescription, *, sync: bool = True) -> None:

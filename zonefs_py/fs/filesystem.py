@@ -86,7 +86,8 @@ class Filesystem(MountedDevice):
 
     Inode numbers are kernel zonefs's: a file has its (first) zone's number, the root the number of zones, ``cnv`` that
     plus one, ``seq`` that plus two. Methods that take a file take an inode number or a path such as ``"seq/0"``.
-    Every refusal raises a `zonefs_py.errors.ZonefsError` with its ``errno``, and changes nothing.
+    Every refusal raises a `zonefs_py.errors.ZonefsError` with its ``errno``, and changes nothing; after `close`, every
+    call that asks for or changes anything raises BadHandle.
     """
 
     def __init__(
@@ -107,7 +108,6 @@ class Filesystem(MountedDevice):
         self._handles: dict[int, _Handle] = {}
         """Open files. Single operations on a dict are atomic, and a handle belongs to one caller."""
         self._next_handle = itertools.count(1)
-        self._closed = False
         self.refusals = RefusalLog(clock)
         """What was refused to who uses the mount: `note_refusal` fills it."""
         self.on_waits: Callable[[bool], None] | None = None
@@ -342,8 +342,10 @@ class Filesystem(MountedDevice):
 
         A zone that is opened so stays open, and its file counts as active, until it is closed, reset or finished, or
         the last writer of the file closes it. Raises UserError (no such zone, the superblock's, a conventional one),
-        ReadOnlyFilesystem, NotPermitted (the zone is broken), DeviceError; everything is as it was then.
+        ReadOnlyFilesystem, NotPermitted (the zone is broken), BadHandle (the file system is closed), PowerLost,
+        DeviceError; everything is as it was then.
         """
+        self._check_power()
         if not 0 <= number < self.info.nr_zones:
             raise UserError(f"there is no zone {number}: the device has zones 0 to {self.info.nr_zones - 1}")
         if not number:
@@ -914,7 +916,8 @@ class Filesystem(MountedDevice):
         )
 
     def sync(self) -> None:
-        """Make everything durable. Raises DeviceError, PowerLost."""
+        """Make everything durable. Raises BadHandle (the file system is closed), DeviceError, PowerLost."""
+        self._check_power()
         mount = self._mount
         self.device.flush()
         if mount.power_lost:

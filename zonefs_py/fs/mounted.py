@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from zonefs_py.config import MountOptions
 from zonefs_py.device.base import ZonedDevice
 from zonefs_py.device.power_cut import Keep, PowerCut
-from zonefs_py.errors import DeviceReadOnly, PowerLost, ZonefsError
+from zonefs_py.errors import BadHandle, DeviceReadOnly, PowerLost, ZonefsError
 from zonefs_py.fs.activity import Activity, ActivityCounters
 from zonefs_py.fs.attributes import FilesystemStatistics
 from zonefs_py.fs.copying import FileCopier
@@ -32,6 +32,7 @@ class MountedDevice:
         self._clock = clock
         self._power = threading.Lock()
         """Held while the power goes or comes. Taken before the lock of any file."""
+        self._closed = False
         self._activity = Activity()
         self.around_power: AroundPower = unobserved
         """Entered, with no lock of a file held, while the power is cut, or comes back."""
@@ -138,6 +139,8 @@ class MountedDevice:
             raise PowerLost(f"the power was cut, and the device cannot be mounted again: {exc}") from exc
 
     def _check_power(self) -> None:
+        if self._closed:
+            raise BadHandle(f"{self.info.name} is not mounted any more")
         if self._mount.power_lost:
             raise PowerLost(f"{self.info.name} has no power")
 

@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from zonefs_py import MountControl
+
 from .conftest import ZONEFS_PY, Mounts, command_environment, run, wait_until
 
 KIB = 1024
@@ -143,6 +145,27 @@ def test_refusals_change_nothing(mount: Path, tmp_path: Path) -> None:
     assert before == [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(mount.glob("*/*"))]
     assert not (tmp_path / "new").exists()
     assert "see 'zonefs-py copy --help'" in run(ZONEFS_PY, "copy", "only", check=False).stderr
+
+
+def test_an_error_says_what_of_a_failed_write_is_there(
+    device_dir: Callable[..., Path], mounted: Mounts, tmp_path: Path
+) -> None:
+    """Who goes on from that number with --append has every byte once."""
+    path = mounted(device_dir(zones=8, conventional=1), "errors=repair")
+    mounted.expect_log(path, "fails by rule|size changed from 0")
+    fill(tmp_path / "a", 8 * BLOCK)
+    for source in (tmp_path / "a", path / "seq/0"):
+        if source.parent.name == "seq":
+            run(ZONEFS_PY, "copy", tmp_path / "a", source)
+        rule = {"operation": "write", "effect": "fail", "zones": 2, "after": 2 * BLOCK}
+        # A host that copies by itself is asked for no write.
+        run(ZONEFS_PY, "limits", path, "copy_offload=0")
+        MountControl(path).add_faults([rule])
+        message = refused(source, path / "seq/1")
+        assert message.endswith(f"{2 * BLOCK} of {8 * BLOCK} bytes were copied to {path}/seq/1\n")
+        assert (path / "seq/1").stat().st_size == 2 * BLOCK
+        MountControl(path).clear_faults()
+        os.truncate(path / "seq/1", 0)
 
 
 def test_an_error_says_how_much_was_copied(device_dir: Callable[..., Path], mounted: Mounts, tmp_path: Path) -> None:

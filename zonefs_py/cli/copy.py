@@ -16,6 +16,7 @@ from zonefs_py.cli.common import EXIT_INTERRUPTED, SlowProgress, complain
 from zonefs_py.cli.copy_files import (
     CopyFile,
     DescriptorTarget,
+    Kind,
     Part,
     compare,
     examine,
@@ -110,6 +111,9 @@ def _copy_parts(parts: Sequence[Part], destination: CopyFile, total: int, thrott
                     job.cancel()
             done = result.destinations[0]
             before += done.copied
+            if done.error is not None and destination.kind is Kind.SEQUENTIAL:
+                # A call that fails tells no number, but what it has written is there: nobody could add anything else.
+                before = max(before, min(target.end() - parts[0].offset, part.offset - parts[0].offset + part.length))
             progress(before)
             if done.error is not None:
                 words = describe_os_error(done.error) if isinstance(done.error, OSError) else str(done.error)

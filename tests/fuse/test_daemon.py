@@ -621,6 +621,10 @@ def test_remounting(site: Site) -> None:
         assert done.returncode
         assert bad.split("=")[0] in done.stderr
         assert options().startswith("rw,errors=zone-ro,explicit-open")
+    other = site.device("other")
+    done = zonefs_py("mount", other, mnt, "-o", "remount,errors=repair", check=False)
+    assert (done.returncode, done.stderr) == (1, f"zonefs-py: {mnt} is a mount of {device}, not of {other}\n")
+    assert options().startswith("rw,errors=zone-ro,explicit-open")
     # After an error made it read-only, it becomes writable again.
     zonefs_py("mount", device, mnt, "-o", "remount,errors=remount-ro")
     site.expected += ["seq/2", "read-only"]

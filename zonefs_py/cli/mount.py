@@ -212,6 +212,7 @@ def remount(command: MountCommand) -> None:
         raise MountError(f"{command.mountpoint} is not a mount point of zonefs-py")
     if os.geteuid() != 0:
         raise UserError("only root can remount")
+    _check_same_device(command, entry)
     named = parse_mount_options(command.options)
     _check_remount(named, entry)
     now = ask(command.mountpoint, {"request": "ping"})
@@ -236,6 +237,16 @@ def remount(command: MountCommand) -> None:
     else:
         ask(command.mountpoint, change)
         _run(["mount", "-i", "-o", f"remount,rw{flags}", "--", command.mountpoint])
+
+
+def _check_same_device(command: MountCommand, entry: MountEntry) -> None:
+    """Refuse to remount another device than the one that is mounted, as far as both are paths."""
+    try:
+        same = os.path.samefile(command.device, entry.source)
+    except (OSError, ValueError):
+        return  # a stack, or what mount(8) shows of one
+    if not same:
+        raise UserError(f"{command.mountpoint} is a mount of {entry.source}, not of {command.device}")
 
 
 def _check_remount(named: MountRequest, entry: MountEntry) -> None:

@@ -167,6 +167,9 @@ def test_of_many_states_some_are_visited(programs: Path) -> None:
         (1, ("--workload", "true", "--zones", "1"), "1 zones"),
         (2, ("--workload", "true", "-o", "errors=perhaps"), "errors=perhaps"),
         (2, ("--workload", "true", "--mkfs", "colour=red"), "colour"),
+        (2, ("--workload", " "), "--workload: the command is empty"),
+        (2, ("--workload", "true", "--check", ""), "--check: the command is empty"),
+        (2, ("--workload", "true", "--timeout", "nan"), "--timeout: nan is no number of seconds"),
     ],
 )
 def test_mistakes_are_one_line(programs: Path, status: int, words: tuple[str, ...], says: str) -> None:

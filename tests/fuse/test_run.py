@@ -111,6 +111,7 @@ def test_what_cannot_be_run(tmp_path: Path) -> None:
         (["--features", "no", "--", "true"], 2, "unknown format option 'no'"),
         (["--fault", "none.json", "--", "true"], 1, "none.json: No such file"),
         (["--nothing", "--", "true"], 2, "--nothing"),
+        (["--", ""], 2, "the command is empty"),
     ],
 )
 def test_refusals(words: list[str], status: int, says: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
 import shutil
@@ -99,6 +100,12 @@ def crash(
     nor files nor processes are left behind.
     """
     id = parse_state_id(state_id) if state_id is not None else None
+    for option, command in (("--workload", workload), ("--check", check)):
+        if not command.strip():
+            # The shell would be content with it, and every state would pass.
+            raise OptionError(f"{option}: the command is empty")
+    if not math.isfinite(timeout):
+        raise OptionError(f"--timeout: {timeout} is no number of seconds")
     test = CrashTest(
         workload, check, _base(device, features, shape), parse_mount_options(",".join(options)).filesystem, timeout
     )

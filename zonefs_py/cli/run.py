@@ -67,6 +67,8 @@ def run(
     mount_options = ",".join(options)
     if parse_mount_options(mount_options).remount:
         raise OptionError("mount option remount: there is nothing to remount yet")
+    if not command[0]:
+        raise OptionError("the command is empty")
     choice = DeviceChoice(**said).completed()
     log = os.path.abspath(log_file) if log_file is not None else None
     with Scratch() as scratch:

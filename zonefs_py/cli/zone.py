@@ -41,7 +41,8 @@ def zone() -> None:
     """Manage zones by number.
 
     ZONE is a number as in 'zonefs-py report', or a range such as 8-15. All zones are checked before anything is
-    done. Zone 0 holds the superblock of a formatted device: --all leaves it out, and naming it needs -f.
+    done. Zone 0 holds the superblock of a formatted device: --all leaves it out, and to reset, open, close or finish it
+    needs -f.
     """
 
 

@@ -511,6 +511,19 @@ def test_a_write_that_makes_the_cache_overflow_fails_as_its_zone_does_below() ->
     assert device.read(2 * ZONE, 5 * BLOCK) == blocks(3, 1) + blocks(2, 9)
 
 
+def test_a_zone_that_is_written_down_in_spite_of_an_error_fails_nobody_else() -> None:
+    below = MemoryDevice(GEOMETRY)
+    rule = FaultRule(Operation.WRITE, Effect.SHORT, (2, 2), after=2 * BLOCK, count=None)
+    device = WriteCacheDevice(FaultDevice(below, [rule]), size=2 * BLOCK)
+    device.write(2 * ZONE, blocks(2, 1))
+    device.write(3 * ZONE, blocks(1, 5))
+    assert device.read(2 * ZONE, 2 * BLOCK) == blocks(2, 1)
+    assert device.held_bytes == BLOCK
+    device.close()
+    assert below.read(2 * ZONE, 2 * BLOCK) == blocks(2, 1)
+    assert below.read(3 * ZONE, BLOCK) == blocks(1, 5)
+
+
 def test_a_zone_that_cannot_be_written_down_fails_nobody_else() -> None:
     below, device = failing(2, 3, size=4 * BLOCK)
     device.write(2 * ZONE, blocks(2, 1))

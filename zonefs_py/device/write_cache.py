@@ -279,6 +279,8 @@ class WriteCacheDevice(ZonedDevice):
         Return whether that came about. If not, other zones than *number*, which is about to be written, cannot be
         written down; that is nothing to tell its writer. Raises DeviceError if it is that zone itself.
         """
+        if self._nr_held + length <= self._size:
+            return True
         for one in list(self._held):
             over = self._nr_held + length - self._size
             if over <= 0:
@@ -289,7 +291,9 @@ class WriteCacheDevice(ZonedDevice):
                 if one == number:
                     raise
                 log.warning("zone %d: what is held of it cannot be written down to make room: %s", one, exc)
-                self._held[one] = self._held.pop(one)
+                # It may all be down in spite of the error.
+                if (held := self._held.pop(one, None)) is not None:
+                    self._held[one] = held
         return not self._held or self._nr_held + length <= self._size
 
     def _write_down(self, number: int, length: int | None = None) -> None:

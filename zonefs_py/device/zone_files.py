@@ -177,7 +177,10 @@ class DirectoryStore:
             self._flush(number)
             return
         errors = []
-        for one in sorted(self._dirty):
+        with self._flush_lock:
+            # What another flush is about is no longer dirty, and not yet durable.
+            numbers = sorted(self._dirty | self._newest_flush.keys())
+        for one in numbers:
             try:
                 self._flush(one)
             except OSError as exc:

@@ -128,10 +128,17 @@ def _await_answer(connection: socket.socket, path: Path, silence: float) -> None
     ready = select.poll()
     ready.register(connection, select.POLLIN)
     while not ready.poll(silence * 1000):
-        with _connected(path) as other:
-            _send(other, {"request": "ping"})
-            if not other.recv(1):
-                raise ValueError("it was closed")
+        try:
+            with _connected(path) as other:
+                _send(other, {"request": "ping"})
+                if not other.recv(1):
+                    raise ValueError("it was closed")
+        except BlockingIOError:
+            pass  # so many others ask: it lives
+        except (OSError, ValueError):
+            # It may have answered, and ended, just now.
+            if not ready.poll(0):
+                raise
 
 
 def _reason(exc: Exception) -> str:

@@ -263,7 +263,7 @@ def test_what_is_done_in_place_waits_for_no_lock(filesystem: Filesystem, monkeyp
         with files[0].lock, files[1].lock:  # type: ignore[attr-defined]  # they are files
             locked.set()
             # For the case that the test fails.
-            end.wait(10)
+            end.wait(60)
 
     async def main() -> None:
         memory = bytearray(BLOCK)

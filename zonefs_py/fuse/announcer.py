@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable
 from enum import Enum, auto
 from typing import Any, TypeVar
@@ -31,6 +32,8 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.001, 0.1
 """Seconds before the kernel is told a size again that it did not take; doubled each time."""
 TIMES_TO_ASK = 7
 """How often it is asked whether a file may still be read past us, until there is an answer: for some six seconds."""
+ROUNDS_TO_ASK = 1000
+"""How often others are asked in the place of who has just closed the file."""
 
 R = TypeVar("R")
 
@@ -77,8 +80,8 @@ class Announcer:
         """Files whose pages the kernel is dropping for a copy: one call each, for those of a stuck zone are stuck."""
         self._untaken: set[int] = set()
         """Files of which the kernel did not take a size: see `refresh`."""
-        self._unsure: set[int] = set()
-        """Files of which it could not be told whether they may still be read past us: see `_withdraw`."""
+        self._unsure: Counter[int] = Counter()
+        """Files of which it could not be told whether they may be read past us on, and how often: see `_withdraw`."""
 
     def end(self) -> None:
         """Let nobody wait for the kernel any more: nothing is served from now on."""
@@ -226,8 +229,10 @@ class Announcer:
                 pyfuse3.trio_token.run_sync_soon(self._withdraw_later, ino)
 
     def _withdraw_later(self, ino: int) -> None:
-        if self.nursery is not None and ino not in self._unsure:
-            self._unsure.add(ino)
+        if self.nursery is None:
+            return
+        self._unsure[ino] += 1
+        if self._unsure[ino] == 1:
             self.nursery.start_soon(self._withdraw_when_known, ino)
 
     async def _withdraw_when_known(self, ino: int) -> None:
@@ -242,24 +247,29 @@ class Announcer:
                 # Nothing tells when the host has descriptors and memory again.
                 await trio.sleep(pause)
                 pause *= 2
+                doubts = self._unsure[ino]
                 await self.in_kernel(withdraw, times == TIMES_TO_ASK)
-                if is_known or self._has_ended:
+                # What came to be doubted while this was asked, it does not answer.
+                if (is_known and self._unsure[ino] == doubts) or self._has_ended:
                     break
         except Exception:
             self.failed = True
             log.exception("bug: inode %d may be read past the file system where it must not be", ino)
         finally:
-            self._unsure.discard(ino)
+            del self._unsure[ino]
         await self.announced([ino])
 
     def _try_to_withdraw(self, ino: int, last: bool = False) -> bool:
         """Do as `_withdraw`; return False if it must be asked again. If it is the *last* time, take that for a no."""
         answers: list[tuple[Passed, Answer]] = []
-        while not answers or any(answer is Answer.NOBODY for _, answer in answers):
+        # Whoever was to be asked may have closed the file meanwhile: then others are. Without end only by a bug.
+        for _ in range(ROUNDS_TO_ASK):
             answers = [(node, self._ask(node)) for node in self._passthrough.doubt(ino)]
             if not answers:
                 return True
-        over = (Answer.NO, Answer.UNKNOWN) if last else (Answer.NO,)
+            if all(answer is not Answer.NOBODY for _, answer in answers):
+                break
+        over = (Answer.NO, Answer.NOBODY, Answer.UNKNOWN) if last else (Answer.NO, Answer.NOBODY)
         nodes = [node for node, answer in answers if answer in over]
         if nodes:
             self._take(ino, nodes)

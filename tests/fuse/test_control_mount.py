@@ -447,6 +447,9 @@ def test_statistics_and_log_level(mnt: Path, mounted: Mounts) -> None:
     assert "bytes written:          12288" in zonefs_py("ctl", mnt, "stats").stdout
     shown = json.loads(zonefs_py("ctl", mnt, "stats", "--format", "json").stdout)
     assert shown["activity"] == activity
+    without = zonefs_py("ctl", mnt, "log-level", check=False)
+    assert (without.returncode, without.stderr.count("\n"), "\\" in without.stderr) == (2, 1, False)
+    assert "Choose from: debug, info" in without.stderr
     zonefs_py("ctl", mnt, "log-level", "debug")
     with pytest.raises(OSError, match="seq/9"):
         os.stat(mnt / "seq/9")

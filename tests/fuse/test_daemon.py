@@ -213,7 +213,8 @@ def test_a_busy_mount_stays(site: Site) -> None:
     device, mnt = site.device(), site.mountpoint()
     pid = site.mount(device, mnt)
     with descriptor(mnt / "seq/0", os.O_RDWR | os.O_DIRECT) as file:
-        refused(zonefs_py("umount", mnt, check=False), "busy")
+        refused(zonefs_py("umount", mnt, check=False), "busy: who uses it must let go of it, or --lazy")
+        refused(zonefs_py("zone", "reset", mnt, "2", check=False), f"use 'zonefs-py ctl {mnt} zone reset'")
         assert is_mounted(mnt)
         assert os.pwrite(file, pattern(0, BLOCK), 0) == BLOCK
         assert runs(pid)

@@ -57,7 +57,9 @@ def run(command: click.Command, program: str, argv: list[str] | None = None) -> 
         return EXIT_USAGE
     except click.UsageError as exc:
         path = exc.ctx.command_path if exc.ctx else program
-        complain(program, f"{exc.format_message().rstrip('.')} (see '{path} --help')")
+        # Click lists what can be chosen from in lines of their own.
+        message = " ".join(exc.format_message().split())
+        complain(program, f"{message.rstrip('.')} (see '{path} --help')")
         return EXIT_USAGE
     except click.ClickException as exc:
         complain(program, exc.format_message())

@@ -183,7 +183,12 @@ def unmount(entry: MountEntry, *, lazy: bool) -> None:
         command = ["umount", "-i", *(["-l"] if lazy else []), "--", entry.mountpoint]
     else:
         command = ["fusermount3", "-u", *(["-z"] if lazy else []), "--", entry.mountpoint]
-    _run(command)
+    try:
+        _run(command)
+    except MountError as exc:
+        if lazy or "busy" not in str(exc):
+            raise
+        raise MountError(f"{str(exc).rstrip('.')}: who uses it must let go of it, or --lazy detaches it now") from None
 
 
 def _run(command: list[str]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 import click
 
-from zonefs_py.cli.common import check_unmounted, is_device, naming, read_superblock
+from zonefs_py.cli.common import is_device, naming, read_superblock
 from zonefs_py.cli.parameters import PATH
 from zonefs_py.device.base import ZonedDevice
 from zonefs_py.device.stack import open_stack
@@ -73,7 +73,9 @@ def _check_selection(zones: tuple[str, ...], all_zones: bool) -> None:
 
 def _manage(op: ZoneOp, path: str, words: tuple[str, ...], *, all_zones: bool, force: bool) -> None:
     _check_selection(words, all_zones)
-    check_unmounted(path)
+    if not is_device(path):
+        instead = f"zonefs-py ctl {path} zone {op.name.lower()}"
+        raise UserError(f"{path} is a mount point: give the device, unmounted, or use '{instead}'")
     with naming(path), open_stack(path) as device:
         zones = device.report_zones()
         formatted = read_superblock(device) is not None

@@ -23,7 +23,7 @@ import pytest
 from tests.core.copying import random_bytes
 from tests.descriptors import opened
 from tests.fuse.conftest import ZONEFS_PY, Mounts, command_environment, run, wait_until
-from zonefs_py import copy_ranges
+from zonefs_py import MountControl, copy_ranges
 from zonefs_py.config import FormatOptions
 from zonefs_py.copy.blocks import copy_blocks
 from zonefs_py.copy.engine import Engine
@@ -769,6 +769,10 @@ def test_the_host_is_shut_down_within_one_copy(
     if engine != "emulate":
         # Else the host makes it a single reflink, whichever way it is asked, and is done at once.
         run(ZONEFS_PY, "limits", mnt, f"copy_max_bytes={BLOCK}")
+    else:
+        # Else it may be done before anybody looks.
+        rule = {"operation": "write", "zones": 3, "effect": "delay", "milliseconds": 5, "count": None}
+        MountControl(mnt).add_faults([rule])
     piece = random_bytes(MIB, 1)
     with opened(mnt / "cnv/0", os.O_WRONLY) as writer:
         for offset in range(0, 128 * MIB, MIB):

@@ -275,7 +275,6 @@ class LongCopy:
         assert not failures
         assert self.copied == [8 * BLOCK * len(self.sources)]
         check_books(self.fs, self.device)
-        self.fs.close()
 
 
 def work_in_sequential(fs: Filesystem, name: str) -> None:
@@ -316,6 +315,7 @@ def test_a_long_copy_keeps_no_other_file_waiting(engine: str, sources: tuple[str
         long.goes_on(functools.partial(work_in_sequential, fs, name))
     long.end()
     assert content(fs, "seq/1") == random_bytes(8 * BLOCK, 1) * len(sources)
+    long.fs.close()
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -343,6 +343,7 @@ def test_what_would_change_the_data_of_a_copy_waits_for_it(engine: str) -> None:
     assert content(fs, "seq/1") == random_bytes(8 * BLOCK, 1) * 2
     assert size_of(fs, "seq/0") == 0
     assert content(fs, "cnv/0")[:BLOCK] == bytes(BLOCK)
+    long.fs.close()
 
 
 @pytest.mark.parametrize("engine", ENGINES)

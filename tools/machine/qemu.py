@@ -35,9 +35,9 @@ KERNEL_COMMAND_LINE = (
 )
 
 ENVIRONMENT = {"GLIBC_TUNABLES": "glibc.malloc.perturb=255:glibc.malloc.tcache_count=0"}
-"""What QEMU needs in its environment: memory that malloc(3) gives it is zero (the tunables of glibc). QEMU 10 counts each
-Copy command that it refuses with a cookie (in hw/nvme/ctrl.c) that nobody has filled in. What happened to be there made it
-abort now and then; a cookie of zeros counts nothing."""
+"""What QEMU needs in its environment: memory that malloc(3) gives it is zero (the tunables of glibc). QEMU 10 counts
+each Copy command that it refuses with a cookie (in hw/nvme/ctrl.c) that nobody has filled in. What happened to be there
+made it abort now and then; a cookie of zeros counts nothing."""
 
 
 @dataclass(frozen=True)

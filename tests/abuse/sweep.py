@@ -754,7 +754,7 @@ def run(scenario: Scenario, policy: ErrorsPolicy, fault: Fault | None, limit: fl
         try:
             worlds.append(start(scenario, policy))
             counts.extend(_go(worlds[0], fault))
-        except Exception as exc:
+        except Exception as exc:  # whatever it is, it is raised by who waits for this thread
             failures.append(exc)
 
     # In a thread, which is left behind if it hangs: nothing that it waits for can keep us.

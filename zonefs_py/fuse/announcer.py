@@ -253,6 +253,7 @@ class Announcer:
                 if (is_known and self._unsure[ino] == doubts) or self._has_ended:
                     break
         except Exception:
+            # Whatever it is, others must be served.
             self.failed = True
             log.exception("bug: inode %d may be read past the file system where it must not be", ino)
         finally:
@@ -293,6 +294,7 @@ class Announcer:
             try:
                 await self.in_kernel(self.work, self._meet_error, ino, readers)
             except Exception:
+                # Whatever it is, others must be served.
                 self.failed = True
                 log.exception("bug: the error that readers of inode %d got has not been dealt with", ino)
             await self.announced([ino])

@@ -183,9 +183,12 @@ print(len(zones), device["nr_conventional_zones"], *(size // 1024 for size in si
 # prepare_device DEVICE: as fresh as one that was just created and formatted.
 prepare_device() {
 	local condition zone
-	# Zones of null_blk that a test made fail come back when it is told once more.
+	# Zones of null_blk that a test made fail come back, empty, when it is told once more. The kernel's plug of such a zone
+	# keeps the write pointer that was (Linux 6.12), and would fail the next write, until the zone is reset; mkfs leaves
+	# empty zones alone.
 	while read -r condition zone; do
-		echo "$zone" >"/sys/kernel/config/nullb/${1##*/}/zone_$condition"
+		echo "$zone" >"/sys/kernel/config/nullb/${1##*/}/zone_$condition" && blkzone reset --offset "$zone" --count 1 "$1" ||
+			return 1
 	done < <(blkzone report "$1" | sed --quiet \
 		's/^ *start: \(0x[0-9a-f]*\),.*(ro).*/readonly \1/p; s/^ *start: \(0x[0-9a-f]*\),.*(of).*/offline \1/p')
 	((!CONV)) || dd if=/dev/zero of="$1" bs="$ZONE_SIZE" count="$CONV" oflag=direct status=none

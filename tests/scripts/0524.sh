@@ -12,6 +12,12 @@ zio_start
 for ((i = 0; i < MAX_OPEN; i++)); do
 	zio_do "open $MNT/seq/$i wronly,direct" || exit_failed "open seq/$i"
 done
+if ! finish_needs_room; then
+	zio "truncate $MNT/seq/9 $CAP" "truncate $MNT/seq/8 $CAP" || exit_failed "truncate"
+	expect_size seq/9 "$CAP" && expect_size seq/8 "$CAP" || exit_failed "not full"
+	zio_stop || exit_failed "close"
+	pass
+fi
 before=$(snapshot)
 zio "!ETOOMANYREFS truncate $MNT/seq/9 $CAP" "!ETOOMANYREFS truncate $MNT/seq/8 $CAP" || exit_failed "truncate"
 expect_unchanged "$before" || exit_failed "something changed"

@@ -17,6 +17,7 @@ expect_file seq/0 640 8192 || exit_failed "file"
 fs_is_writable || exit_failed "the file system went read-only"
 verify_file seq/0 0 8192 || exit_failed "data"
 force_zone online seq/0 || exit_failed "online"
-zio "open $SEQ0 wronly,direct" "=4096 pwrite 8192 4096" || exit_failed "write when it is back"
+! on_block_device || zio "truncate $SEQ0 0" || exit_failed "a zone of null_blk comes back empty"
+zio "open $SEQ0 wronly,direct" "=4096 pwrite $(size_of seq/0) 4096" || exit_failed "write when it is back"
 
 pass

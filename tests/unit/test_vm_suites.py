@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tests.vm.suites import SCRIPTS, SUITES, WITHOUT, every_script, numbers, same_everywhere
+from tests.vm.suites import SCRIPTS, SUITES, WITHOUT, each_once, every_script, everything, numbers, same_everywhere
 
 SAID = {
     "a conventional file": r"^require_cnv_files\b",
@@ -42,12 +42,27 @@ def text(number: str) -> str:
 
 
 @pytest.mark.parametrize("name", SUITES)
-def test_a_suite_is_some_scripts_or_all(name: str) -> None:
+def test_what_a_suite_names_is_there(name: str) -> None:
     suite = SUITES[name]
     assert suite.lacks <= set(WITHOUT)
-    chosen = suite.scripts(all_=False)
+    chosen = numbers(suite.chosen)
     assert ",".join(chosen) == suite.chosen, "each is there, in order"
-    assert suite.scripts(all_=True) == every_script()
-    elsewhere = suite.scripts(all_=True, others=every_script())
-    assert set(every_script()) - set(elsewhere) == same_everywhere()
-    assert len(set(elsewhere) - suite.skipped) > 40
+    assert not set(chosen) & suite.skipped
+
+
+def test_everything_is_all_scripts_on_all_devices_they_may_differ_on() -> None:
+    first, *others = everything().values()
+    assert first == every_script()
+    for scripts in others:
+        assert set(every_script()) - set(scripts) == same_everywhere()
+
+
+def test_each_script_runs_on_a_device_that_has_what_it_needs() -> None:
+    suites = each_once()
+    for name, scripts in suites.items():
+        assert scripts == sorted(set(scripts))
+        assert set(numbers(SUITES[name].chosen)) <= set(scripts)
+        assert not set(scripts) & SUITES[name].skipped
+    nowhere = set(every_script()).difference(*suites.values())
+    assert nowhere == {*numbers(WITHOUT["a smaller last zone"]), *numbers(WITHOUT["the files of an emulated device"])}
+    assert max(map(len, suites.values())) - min(map(len, suites.values())) <= 5, "each has its share"

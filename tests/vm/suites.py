@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,18 +33,11 @@ def numbers(text: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Suite:
-    """Scripts on a block device. *chosen* ones run always; *lacks* are keys of `WITHOUT`."""
+    """Scripts on a block device. *chosen* ones are wanted on this one; *lacks* are keys of `WITHOUT`."""
 
     device: str
     chosen: str
     lacks: frozenset[str]
-
-    def scripts(self, *, all_: bool, others: Iterable[str] = ()) -> list[str]:
-        """Those to be run: the chosen, or all but those of *others* that are the same on every device."""
-        if not all_:
-            return numbers(self.chosen)
-        anywhere = set(others) & same_everywhere()
-        return [number for number in every_script() if number not in anywhere]
 
     @property
     def skipped(self) -> frozenset[str]:
@@ -65,8 +57,6 @@ def same_everywhere() -> set[str]:
     }
 
 
-# What depends on the device. Starting a program takes seconds in the machine, so the rest stays with emulated devices
-# where not all is wanted.
 SUITES = {
     "null_blk": Suite(
         "null_blk:zone_size=4M,zones=16,zone_nr_conv=4,blocksize=4096",
@@ -95,7 +85,7 @@ SUITES = {
     ),
     "scsi_debug": Suite(
         "scsi_debug:zone_size_mb=4,dev_size_mb=64,zone_nr_conv=4,sector_size=4096,zone_max_open=4,delay=0",
-        "0205,0300,0331,0601,0617",
+        "0205,0300,0331,0601",
         frozenset(
             {
                 "a sequential zone 0",
@@ -123,3 +113,20 @@ SUITES = {
         ),
     ),
 }
+
+
+def everything() -> dict[str, list[str]]:
+    """All scripts on all devices, but those that are the same on every one on the first only."""
+    first, *_ = SUITES
+    anywhere = same_everywhere()
+    return {name: [number for number in every_script() if name == first or number not in anywhere] for name in SUITES}
+
+
+def each_once() -> dict[str, list[str]]:
+    """Each script on a device that has what it needs, and wherever it was chosen; some need what none of them has."""
+    chosen = {name: set(numbers(suite.chosen)) for name, suite in SUITES.items()}
+    for number in every_script():
+        able = [name for name, suite in SUITES.items() if number not in suite.skipped]
+        if able and not any(number in scripts for scripts in chosen.values()):
+            chosen[min(able, key=lambda name: len(chosen[name]))].add(number)
+    return {name: sorted(scripts) for name, scripts in chosen.items()}

@@ -14,7 +14,7 @@ import pytest
 from tools.machine.session import Machine, Settings
 
 from .conftest import running_machine
-from .suites import SCRIPT_ZNS, SUITES, every_script
+from .suites import SCRIPT_ZNS, SUITES, each_once, everything
 from .zns_devices import LIMITS, device_texts
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,9 +48,7 @@ def run_suite(machine: Machine, device: str, scripts: Sequence[str], logs: Path)
 
 def scripts_of(name: str, config: pytest.Config) -> list[str]:
     """What runs on the device of the suite *name*: with ``--long``, each script on each that it may differ on."""
-    first = next(iter(SUITES))
-    others = [] if name == first else every_script()
-    return SUITES[name].scripts(all_=bool(config.getoption("--long")), others=others)
+    return (everything() if config.getoption("--long") else each_once())[name]
 
 
 @pytest.fixture(scope="module")

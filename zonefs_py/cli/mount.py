@@ -28,6 +28,7 @@ from zonefs_py.control.client import ask
 from zonefs_py.control.mounts import MountEntry, find_mount
 from zonefs_py.control.socket_path import remove_dead_socket
 from zonefs_py.device.stack import absolute_path, absolute_text
+from zonefs_py.device.stack_spec import device_paths, parse_spec
 from zonefs_py.errors import MountError, UserError, describe_os_error, is_disconnected
 
 log = logging.getLogger(__name__)
@@ -84,6 +85,7 @@ def run_mount(command: MountCommand) -> int:
         log_file = absolute_path(log_file)
         request = replace(request, log_file=log_file)
     command = replace(command, device=absolute_text(command.device), mountpoint=os.path.realpath(command.mountpoint))
+    check_apart(command.device, command.mountpoint)
     prepare_mountpoint(command.mountpoint)
     check_fuse()
     if command.foreground:
@@ -140,6 +142,16 @@ def serve_mount(command: MountCommand, request: MountRequest, say_ready: Callabl
                 running.stop()
     log.info("%s: unmounted", command.mountpoint)
     return 0 if healthy else 1
+
+
+def check_apart(device: str, mountpoint: str) -> None:
+    """Raise MountError if *mountpoint*, an absolute path, is a directory of *device*, or below one.
+
+    The mount would hide the device from all commands that are given its path.
+    """
+    for path in map(os.path.realpath, device_paths(parse_spec(device))):
+        if os.path.commonpath([path, mountpoint]) == path:
+            raise MountError(f"{mountpoint} is the device itself, or a part of it: mount it at another directory")
 
 
 def prepare_mountpoint(mountpoint: str) -> None:

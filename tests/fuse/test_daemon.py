@@ -324,6 +324,23 @@ def device_lacks_a_zone(site: Site) -> list[str | Path]:
     return [device, site.mountpoint()]
 
 
+def mountpoint_is_the_device(site: Site) -> list[str | Path]:
+    device = site.device()
+    return [f"linear:{device}[0-3]", device]
+
+
+def mountpoint_is_below_the_device(site: Site) -> list[str | Path]:
+    device = site.device()
+    (device / "mnt").mkdir()
+    return [device, device / "mnt"]
+
+
+def zone_of_the_superblock_is_offline(site: Site) -> list[str | Path]:
+    device = site.device()
+    zonefs_py("zone", "offline", device, "0")
+    return [device, site.mountpoint()]
+
+
 BAD_MOUNTS = [
     (missing_mountpoint, "missing"),
     (mountpoint_is_a_file, "file"),
@@ -341,6 +358,9 @@ BAD_MOUNTS = [
     (device_is_a_file, "file"),
     (device_is_a_directory, "device.json"),
     (device_lacks_a_zone, "seq-000005"),
+    (mountpoint_is_the_device, "is the device itself"),
+    (mountpoint_is_below_the_device, "a part of it"),
+    (zone_of_the_superblock_is_offline, "disk 0' brings it back"),
 ]
 
 

@@ -180,7 +180,8 @@ def test_a_dead_mount_answers_eio_and_can_be_brought_back(mnt: Path) -> None:
         lambda: os.stat(mnt),
     ):
         assert errno_of(call) == "EIO"
-    refused(zonefs_py("ctl", mnt, "zone", "reset", "2", check=False), "has no power")
+    for words in (("ctl", mnt, "zone", "reset", "2"), ("info", mnt), ("report", mnt)):
+        refused(zonefs_py(*words, check=False), f"has no power; 'zonefs-py ctl {mnt} power-on' brings it back")
     assert control.refusals(1)[0]["errno"] == "EIO"
     assert control.power_cut("all", dead=True) == PowerCut(())
     zonefs_py("ctl", mnt, "power-on")

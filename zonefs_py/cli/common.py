@@ -24,6 +24,7 @@ from zonefs_py.errors import (
     UserError,
     ZonefsError,
     describe_os_error,
+    is_answered,
     is_denied,
     is_disconnected,
     is_missing,
@@ -163,8 +164,9 @@ def is_device(path: str) -> bool:
     except OSError as exc:
         if is_disconnected(exc):
             raise UserError(f"{path}: the daemon of this mount is gone; 'zonefs-py umount {path}' cleans up") from None
-        # A plain user's mount is closed to others, root too; its socket is not closed to root.
-        if not (is_ours and is_denied(exc)):
+        # A plain user's mount is closed to others, root too; its socket is not closed to root. A mount without power
+        # refuses everything; its daemon answers.
+        if not (is_ours and (is_denied(exc) or is_answered(exc))):
             raise
     if is_ours:
         return False

@@ -75,7 +75,10 @@ class Control:
                 raise UserError(f"unknown request {str(name)[:40]!r}; known are {known}")
             return {"ok": True, "result": handler(self, request)}
         except ZonefsError as exc:
-            return {"ok": False, "error": str(exc), "errno": exc.errno_name}
+            words = str(exc)
+            if not self._fs.powered and not isinstance(exc, UserError):
+                words += f"; 'zonefs-py ctl {self._mount.mountpoint} power-on' brings it back"
+            return {"ok": False, "error": words, "errno": exc.errno_name}
         except Exception:
             # A bug of ours. It must not leave a client without an answer, nor the daemon with less threads.
             log.exception("bug: a control request failed")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 from zonefs_py.config import MountOptions
+from zonefs_py.device.base import ZonedDevice
 from zonefs_py.device.fault import FaultDevice
 from zonefs_py.device.stack import open_stack
 from zonefs_py.errors import DeviceError, SuperblockError
 from zonefs_py.fs.filesystem import Filesystem
+from zonefs_py.zone import ZoneCondition
 
 
 def open_filesystem(
@@ -31,8 +34,18 @@ def open_filesystem(
         opened.close()
         raise SuperblockError(f"{opened.info.name}: {exc}; 'zonefs-py mkfs' formats a device") from None
     except DeviceError as exc:
+        hint = _way_back(opened)
         opened.close()
-        raise type(exc)(f"{opened.info.name}: {exc}") from exc
+        raise type(exc)(f"{opened.info.name}: {exc}{hint}") from exc
     except BaseException:
         opened.close()
         raise
+
+
+def _way_back(device: ZonedDevice) -> str:
+    """What to do if the zone of the superblock fails, as far as that is known: behind the message, or empty."""
+    with contextlib.suppress(DeviceError):
+        if device.report_zones(0, 1)[0].condition is ZoneCondition.OFFLINE:
+            instead = f"'zonefs-py zone online {device.info.name} 0'"
+            return f", which holds the superblock; {instead} brings it back if the device is emulated"
+    return ""

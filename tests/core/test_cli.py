@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import dataclasses
 import io
 import json
 import os
@@ -30,6 +31,7 @@ from zonefs_py.cli import main as main_module
 from zonefs_py.cli import mkzonefs as mkzonefs_module
 from zonefs_py.cli.common import SlowProgress
 from zonefs_py.device.directory import open_device
+from zonefs_py.device.fault_rules import FaultRule
 from zonefs_py.fs.superblock import Superblock
 from zonefs_py.zone import ZoneCondition
 
@@ -127,6 +129,11 @@ def test_every_command_has_help() -> None:
         assert run(name, "--help").out.startswith(f"Usage: zonefs-py {name} ")
     for name in ("reset", "open", "close", "finish", "readonly", "offline", "online"):
         assert run("zone", name, "--help").out.startswith(f"Usage: zonefs-py zone {name} ")
+
+
+def test_the_help_of_a_fault_names_all_its_fields() -> None:
+    words = set(re.findall(r"\w+", run("fault", "mnt", "add", "--help").out))
+    assert {field.name for field in dataclasses.fields(FaultRule)} <= words
 
 
 def test_help_takes_less_than_150_ms() -> None:

@@ -46,6 +46,13 @@ def add(context: click.Context, words: tuple[str, ...], path: str | None, sticky
     """Add a rule, or those of a file, and print their numbers.
 
     The fields are those of rule files: 'operation' and 'effect' must be there. Rules count calls from now on.
+
+    \b
+    which calls   operation, zones, blocks, source_zones, source_blocks, at_byte
+    how often     first, every, count, probability, seed, from_milliseconds
+    what happens  effect, and for some effects: error, after, byte, bit, target,
+                  length, milliseconds, max_milliseconds, distribution
+    in the list   name
     """
     if bool(words) == (path is not None):
         raise click.UsageError("give a rule (FIELD=VALUE...), or --file, but not both")

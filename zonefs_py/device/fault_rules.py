@@ -184,7 +184,8 @@ class FaultRule:
             span = getattr(self, name)
             if span is not None and not 0 <= span[0] <= span[1] <= MAX_NUMBER:
                 kind = name.rpartition("_")[2].removesuffix("s")
-                raise UserError(f'"{name}" is {shorten(span)}: a range runs from a lower to a higher {kind}')
+                shown = span[0] if span[0] == span[1] else f"{span[0]}-{span[1]}"
+                raise UserError(f'"{name}" is {shown}: a range runs from a lower to a higher {kind}')
         if not 0 < self.probability <= 1:
             raise UserError(f'"probability" is {shorten(self.probability)}: it must be above 0, and 1 at most')
         if len(self.name) > MAX_TEXT or not self.name.isprintable():
@@ -219,7 +220,7 @@ class FaultRule:
 
     def _check_delay(self) -> None:
         if not self.milliseconds:
-            raise UserError('"milliseconds" is missing: how long is the delay?')
+            raise UserError(f'"milliseconds" says how long the delay is: 1 to {MAX_MILLISECONDS}')
         if self.distribution not in DISTRIBUTIONS:
             raise UserError(f'"distribution" is {shorten(self.distribution)}; known are {", ".join(DISTRIBUTIONS)}')
         if self.distribution == "fixed" and self.max_milliseconds:
@@ -385,7 +386,7 @@ def parse_rule(content: object) -> FaultRule:
     values: dict[str, Any] = {}
     for name, value in content.items():
         if name not in _READERS:
-            raise UserError(f"unknown field {shorten(name)}")
+            raise UserError(f"unknown field {shorten(name)}; known are {', '.join(_READERS)}")
         values[name] = _READERS[name](name, value)
     for name in ("operation", "effect"):
         if name not in values:

@@ -36,7 +36,7 @@ NVME_BACK_ENDS = ("block", "file")
 _ZONES = re.compile(r"([0-9]{1,18})(-([0-9]{1,18})?)?")
 
 # The comma is what tells an option from a path: there it has a backslash.
-_NVME_OPTION = re.compile(r"(mssrl|mcl|msrc|back-end)=([0-9a-z]{1,18}),", re.ASCII)
+_NVME_OPTION = re.compile(r"([^]\\,+[()/:=]*)=([^]\\,+[()/]*),")
 
 
 @dataclass(frozen=True)
@@ -204,6 +204,8 @@ class _Parser:
         back_end = None
         while match := _NVME_OPTION.match(self._text, self._at):
             name, value = match.groups()
+            if name not in (*NVME_LIMITS, "back-end"):
+                raise self._error(f"{name!r} is no option; known are {', '.join(NVME_LIMITS)} and back-end")
             if name in limits or (name == "back-end" and back_end is not None):
                 raise self._error(f"{name} is there twice")
             if name == "back-end":
@@ -212,7 +214,7 @@ class _Parser:
                 back_end = value
             else:
                 first, last = NVME_LIMITS[name]
-                if not value.isdecimal() or not first <= int(value) <= last:
+                if not (value.isascii() and value.isdecimal() and len(value) < 19) or not first <= int(value) <= last:
                     raise self._error(f"{name} is a number, {first} to {last}")
                 limits[name] = int(value)
             self._at = match.end()

@@ -370,6 +370,20 @@ def test_of_a_daemon_that_has_ended_no_answer_is_awaited(
         answer.result(60)
 
 
+def test_an_answer_that_came_just_before_the_daemon_ended(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener, ThreadPoolExecutor(1) as pool:
+        listener.bind(str(path))
+        listener.listen()
+        answer = pool.submit(exchange, path, RESET, 0.05)
+        connection, _ = listener.accept()
+        asking, _ = listener.accept()
+        with connection, asking:
+            assert json.loads(asking.recv(1000)) == {"request": "ping"}
+            connection.sendall(b'{"ok": true}\n')
+        assert answer.result(60) == {"ok": True}
+
+
 @pytest.mark.parametrize(("said", "why"), [(b"", "it was closed"), (b"[]\n", "no JSON object"), (b"x\n", "Expecting")])
 def test_an_answer_that_is_none(tmp_path: Path, said: bytes, why: str) -> None:
     path = tmp_path / "socket"

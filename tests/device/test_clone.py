@@ -19,6 +19,7 @@ from zonefs_py.device.fault_rules import Effect, FaultRule, Operation
 from zonefs_py.device.linear import LinearDevice
 from zonefs_py.device.linear_table import Slice
 from zonefs_py.device.memory import MemoryDevice
+from zonefs_py.device.stack import open_stack
 from zonefs_py.errors import DeviceError, DeviceInUse, UserError
 from zonefs_py.zone import (
     OPEN_CONDITIONS,
@@ -123,6 +124,19 @@ def test_a_clone_is_equal(
         fill(source)
         clone_device(source, tmp_path / "clone", data=data)
         compare(source, tmp_path / "clone", data=data)
+
+
+@pytest.mark.parametrize("name", [str, Path, "linear:{}".format])
+def test_a_clone_of_a_device_by_its_name(name: Callable[[Path], str | Path], tmp_path: Path) -> None:
+    with directory_device(MIXED, tmp_path) as source:
+        fill(source)
+        path = Path(source.info.name)
+    clone_device(name(path), tmp_path / "clone", data=True)
+    with open_stack(str(name(path)), read_only=True) as source:
+        compare(source, tmp_path / "clone", data=True)
+    clone_device(name(path), str(tmp_path / "part"), zones=[1, 0])
+    with open_device(tmp_path / "part") as part:
+        assert part.info.nr_zones == 2
 
 
 @given(data=st.data())

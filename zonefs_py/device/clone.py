@@ -14,6 +14,7 @@ from zonefs_py.device.base import ZonedDevice
 from zonefs_py.device.building import build_device, make_zone_file
 from zonefs_py.device.description import DeviceDescription, check_description
 from zonefs_py.device.directory import new_serial
+from zonefs_py.device.stack import open_stack
 from zonefs_py.errors import UserError
 from zonefs_py.units import MIB, round_down
 from zonefs_py.zone import TYPE_NAMES, DeviceInfo, Geometry, Zone, ZoneCondition, ZoneType
@@ -44,7 +45,7 @@ class ClonePlan:
 
 
 def clone_device(
-    source: ZonedDevice,
+    source: ZonedDevice | str | os.PathLike[str],
     path: str | os.PathLike[str],
     *,
     zones: Iterable[int] | None = None,
@@ -55,11 +56,15 @@ def clone_device(
 
     It gets the geometry, limits, profile and conditions, and a serial of its own. Zones that are read-only or offline
     are so in the clone. Open zones are closed there. With *data* what is in the zones is copied too, else they read as
-    zeros up to their write pointers.
+    zeros up to their write pointers. *source* is an open device, or what `open_stack` opens.
 
     *path* and *force* are those of `create_device`, and as there a failure leaves everything as it was. Raises
-    UserError for what no emulated device can be, DeviceError if *source* fails, OSError.
+    UserError for what no emulated device can be, DeviceError if *source* fails, what `open_stack` raises, OSError.
     """
+    if not isinstance(source, ZonedDevice):
+        with open_stack(os.fspath(source), read_only=True) as opened:
+            clone_device(opened, path, zones=zones, data=data, force=force)
+        return
     write_clone(source, plan_clone(source, zones, data=data), path, force=force)
 
 

@@ -356,13 +356,17 @@ def test_deleting_that_is_killed_leaves_all_or_nothing(device: Path, tmp_path: P
 
 
 def test_a_full_host_changes_nothing(device: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    create_snapshot(device, "s")
-    change(device)
-    before = state(device)
-
     def full(*args: object) -> bool:
         raise OSError(28, "No space left on device")
 
+    with monkeypatch.context() as patch:
+        patch.setattr("zonefs_py.device.host_copy.copy_out", full)
+        with pytest.raises(OSError, match="No space left"):
+            create_snapshot(device, "s")
+    assert not (device / ".snapshots").exists()
+    create_snapshot(device, "s")
+    change(device)
+    before = state(device)
     monkeypatch.setattr("zonefs_py.device.host_copy.copy_out", full)
     with pytest.raises(OSError, match="No space left"):
         rollback_snapshot(device, "s")

@@ -330,10 +330,15 @@ def _open_exclusively(path: Path) -> Iterator[int]:
 
 @contextlib.contextmanager
 def _open_snapshots(directory: int, path: Path, *, make: bool = False) -> Iterator[int]:
-    """Open the directory of snapshots and hold others off who make or delete some."""
+    """Open the directory of snapshots and hold others off who make or delete some.
+
+    With *make* it is made if need be, and removed again if the block fails.
+    """
+    made = False
     if make:
         with contextlib.suppress(FileExistsError):
             os.mkdir(SNAPSHOTS_NAME, dir_fd=directory)
+            made = True
     try:
         snapshots = os.open(SNAPSHOTS_NAME, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
     except FileNotFoundError:
@@ -343,6 +348,11 @@ def _open_snapshots(directory: int, path: Path, *, make: bool = False) -> Iterat
         if make:
             _take_over_owner(directory, snapshots)
         yield snapshots
+    except BaseException:
+        if made:
+            with contextlib.suppress(OSError):
+                os.rmdir(SNAPSHOTS_NAME, dir_fd=directory)
+        raise
     finally:
         os.close(snapshots)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
-from zonefs_py.errors import OptionError
+from zonefs_py.errors import OptionError, UserError
 
 FILESYSTEM_SUBTYPE = "zonefs-py"
 FILESYSTEM_TYPE = f"fuse.{FILESYSTEM_SUBTYPE}"
@@ -25,13 +25,26 @@ class ErrorsPolicy(Enum):
 
 @dataclass(frozen=True)
 class MountOptions:
-    """What zonefs itself is told at mount time; the same options as kernel zonefs, and ``read_only``."""
+    """What zonefs itself is told at mount time; the same options as kernel zonefs, and ``read_only``.
+
+    Raises UserError for a value that an option cannot have.
+    """
 
     errors: ErrorsPolicy = ErrorsPolicy.REMOUNT_RO
     explicit_open: bool = False
     read_only: bool = False
     copy: str = "auto"
-    """How copies are made: ``auto`` or one of `COPY_CHOICES`; what the device cannot do is emulated."""
+    """How copies are made: one of `COPY_CHOICES`; what the device cannot do is emulated."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.errors, ErrorsPolicy):
+            known = ", ".join(f"ErrorsPolicy.{policy.name}" for policy in ErrorsPolicy)
+            raise UserError(f"errors is {self.errors!r}: it must be one of {known}")
+        if self.copy not in COPY_CHOICES:
+            raise UserError(f"copy is {self.copy!r}: it must be one of {', '.join(COPY_CHOICES)}")
+        for name in ("explicit_open", "read_only"):
+            if not isinstance(getattr(self, name), bool):
+                raise UserError(f"{name} is {getattr(self, name)!r}: it must be True or False")
 
 
 COPY_CHOICES = ("auto", "device", "reflink", "host", "emulate")

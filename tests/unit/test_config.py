@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import re
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -93,6 +95,22 @@ def test_what_is_not_known_is_named(text: str, words: str) -> None:
         parse_mount_options(text)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"errors": "repair"}, "errors is 'repair': it must be one of ErrorsPolicy.REMOUNT_RO, "),
+        ({"errors": None}, "errors is None"),
+        ({"copy": "fast"}, "copy is 'fast': it must be one of auto, device, "),
+        ({"copy": None}, "copy is None"),
+        ({"explicit_open": "no"}, "explicit_open is 'no': it must be True or False"),
+        ({"read_only": 0}, "read_only is 0"),
+    ],
+)
+def test_a_value_that_an_option_cannot_have(values: dict[str, Any], words: str) -> None:
+    with pytest.raises(UserError, match=f"^{re.escape(words)}"):
+        MountOptions(**values)
 
 
 def test_flags_of_the_kernel_are_collected() -> None:

@@ -61,6 +61,25 @@ def test_a_command_finds_a_fresh_file_system() -> None:
     assert lines[-1] == "4096"
 
 
+@pytest.mark.parametrize("command", ["run", "crash"])
+def test_a_directory_for_temporary_files_that_cannot_be_used(command: str, temporary: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    words = ["run", *SMALL, "--", "true"]
+    if command == "crash":
+        words = ["crash", "--workload", "true", "--check", "true", *SMALL]
+    for path in (tmp_path / "missing", tmp_path / "file"):
+        done = subprocess.run(
+            [ZONEFS_PY, *words],
+            env=command_environment() | {"TMPDIR": str(path)},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        said = f"zonefs-py: TMPDIR is {path}, which is no directory that can be written to\n"
+        assert (done.returncode, done.stdout, done.stderr) == (1, "", said)
+
+
 def test_options_reach_device_and_mount(tmp_path: Path) -> None:
     log = tmp_path / "log"
     program = 'zonefs-py info "$ZONEFS_MNT"; ls "$ZONEFS_MNT/cnv" | wc -l; stat -c %a "$ZONEFS_MNT/seq/0"'

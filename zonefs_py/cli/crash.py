@@ -6,7 +6,6 @@ import math
 import os
 import shlex
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +27,7 @@ from zonefs_py.testing.crash_test import CrashTest, Recording, Selected, check_a
 from zonefs_py.testing.ending import undisturbed
 from zonefs_py.testing.image import DeviceImage, empty_image, open_image, take_image
 from zonefs_py.testing.supervised import run_supervised
+from zonefs_py.testing.temporary import make_temporary_directory
 from zonefs_py.units import MIB, format_size
 from zonefs_py.zone import Geometry
 
@@ -179,7 +179,7 @@ def _directory() -> Iterator[Path]:
     directory = None
     try:
         with undisturbed():
-            directory = Path(tempfile.mkdtemp(prefix="zonefs-py-crash-"))
+            directory = make_temporary_directory("zonefs-py-crash-")
             (directory / "states").mkdir()
         yield directory
     finally:

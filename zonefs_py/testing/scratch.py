@@ -23,6 +23,7 @@ from zonefs_py.control.client import ask_daemon
 from zonefs_py.control.mounts import MountEntry, find_mount
 from zonefs_py.errors import MountError
 from zonefs_py.testing.keeper import clean_up_directory
+from zonefs_py.testing.temporary import make_temporary_directory
 
 PREFIX = "zonefs-py-run-"
 MOUNT_SECONDS = 60.0
@@ -221,7 +222,7 @@ def remove_leftovers() -> None:
 
 def _make_directory() -> tuple[Path, int]:
     while True:
-        path = Path(tempfile.mkdtemp(prefix=PREFIX)).resolve()
+        path = make_temporary_directory(PREFIX)
         try:
             directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except FileNotFoundError:

@@ -685,8 +685,8 @@ class Filesystem(MountedDevice):
         *append* (with which nothing can be copied to a file) and *sync* are those of `write`.
 
         0 only at or past the end of the source. Fewer than asked for: where the source ends, at the destination's
-        capacity, to whole blocks of a sequential destination, or before an error of the device; the next call then
-        meets the error. Raises BadHandle, InvalidRequest (negative, or overlapping in one file), what
+        capacity, to whole blocks of a sequential destination, or before an error of the device or a lack of memory; the
+        next call then meets the error. Raises BadHandle, InvalidRequest (negative, or overlapping in one file), what
         `ZoneFile.check_copy_destination` raises, DeviceError: then the ``errors=`` action has been taken.
         """
         reader, writer = self._opened(source), self._opened(destination)

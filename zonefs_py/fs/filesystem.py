@@ -112,6 +112,9 @@ class Filesystem(MountedDevice):
         """What was refused to who uses the mount: `note_refusal` fills it."""
         self.on_waits: Callable[[bool], None] | None = None
         """Called before calls of the device may begin to wait (True), or after they no longer can (False)."""
+        self.until_closed: Callable[[], None] = lambda: None
+        """Returns when files that users have closed are closed here, too, unless that may take for ever. For who is
+        asked, in a thread of his own, what such a user would know: close(2) does not wait for who serves him."""
         self.on_change: Callable[[int], None] | None = None
         """Called, with no lock held, with the number of an inode that an error or `manage_zone` has changed."""
         self.on_withdrawn: Callable[[int], None] | None = None

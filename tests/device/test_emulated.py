@@ -1212,7 +1212,10 @@ def test_a_zone_is_flushed_if_it_may_not_be_durable(path: Path, monkeypatch: pyt
     assert flushed == [1, 0, 1, 0, 0, 1, 1, 1]
 
 
-def test_a_flush_does_not_return_before_one_that_took_its_data(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("number", [FIRST, None], ids=["of the zone", "of all"])
+def test_a_flush_does_not_return_before_one_that_took_its_data(
+    path: Path, monkeypatch: pytest.MonkeyPatch, number: int | None
+) -> None:
     disk = Disk(monkeypatch)
     with open_device(path) as device:
         device.flush(FIRST)
@@ -1222,13 +1225,13 @@ def test_a_flush_does_not_return_before_one_that_took_its_data(path: Path, monke
         slow.start()
         assert disk.waits.wait(60)
         before = disk.flushes
-        device.flush(FIRST)
+        device.flush(number)
         assert disk.flushes == before + 1, "nothing was durable yet"
         # What is written beside a flush is not known to be in it.
         device.write(FIRST * SIZE + BLOCK, bytes(BLOCK))
         disk.go_on.set()
         slow.join()
-        device.flush(FIRST)
+        device.flush(number)
         assert disk.flushes == before + 2
 
 

@@ -10,13 +10,14 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
+from tests.core.copying import at_most
 from zonefs_py import FormatOptions, Geometry, MemoryDevice, format_device
-from zonefs_py.copy.engine import CopyEngine, Engine
+from zonefs_py.copy.engine import BUFFER_SIZE, CopyEngine, Engine
 from zonefs_py.copy.limits import SETTABLE, CopyLimits
 from zonefs_py.copy.plan import gather
-from zonefs_py.errors import InvalidRequest
+from zonefs_py.errors import InvalidRequest, OutOfMemory
 from zonefs_py.fs.filesystem import Filesystem
-from zonefs_py.units import KIB
+from zonefs_py.units import KIB, MIB
 from zonefs_py.zone import CopyMethod, CopyRange
 
 BLOCK = 4096
@@ -154,5 +155,65 @@ def test_a_copy_that_is_one_command_is_planned_as_any_other(
     plans = []
     for engine in (CopyEngine(device), Thorough(device)):
         engine.set_limits({"copy_max_bytes": most * ZONE // 2, "copy_max_range_bytes": most_range * ZONE // 2})
-        plans.append((engine.plan([piece]), engine.plan_now([piece])))
+        plans.append((list(engine.plan([piece]).steps), engine.plan_now([piece])))
     assert plans[0] == plans[1]
+
+
+class Asked(MemoryDevice):
+    """A device that counts how often it was asked whether it can copy, before it was first told to do anything."""
+
+    def __init__(self, able: bool) -> None:
+        super().__init__(Geometry(16 * MIB, 16 * MIB, 4, 4, BLOCK, 16 * MIB))
+        self.able = able
+        self.asked = 0
+        self.asked_before: list[int] = []
+        """How often by each copy, or read of the emulation."""
+
+    def can_copy(self, ranges: Sequence[CopyRange], method: CopyMethod) -> bool:
+        self.asked += 1
+        return self.able and super().can_copy(ranges, method)
+
+    def copy(self, ranges: Sequence[CopyRange], method: CopyMethod, generation: int | None = None) -> None:
+        self.asked_before.append(self.asked)
+        super().copy(ranges, method, generation)
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        self.asked_before.append(self.asked)
+        super().read_into(offset, buffer)
+
+
+@pytest.mark.parametrize("able", [True, False], ids=["offloaded", "emulated"])
+def test_a_copy_of_many_commands_begins_with_the_first(able: bool) -> None:
+    """Limits can make hundreds of thousands of it, which take a second to work out."""
+    device = Asked(able)
+    engine = CopyEngine(device)
+    engine.set_limit("copy_max_bytes", BLOCK)
+    length = 16 * MIB
+    commands = length // BLOCK
+    # Not from the start of a zone: one more boundary to come across.
+    assert engine.copy([CopyRange(BLOCK, 32 * MIB, length)]).completed == length
+    if able:
+        # The device itself asks once more when it copies.
+        assert device.asked_before[0] <= 1
+        assert engine.counters[Engine.HOST].commands == commands
+    else:
+        # What is emulated goes through the buffer as if no command had a limit.
+        each = BUFFER_SIZE // BLOCK
+        assert device.asked_before[0] <= 2 * each + 2
+        assert engine.counters[Engine.EMULATE].commands == length // BUFFER_SIZE + 1
+
+
+def test_no_memory_is_met_where_it_is_needed() -> None:
+    """What the device copies by itself before that is copied, and said to be."""
+    engine = CopyEngine(Choosy(Geometry(ZONE, ZONE, 6, 4, BLOCK, ZONE)), allocate=at_most(0))
+    result = engine.copy(gather([(0, 4 * BLOCK), (ZONE, BLOCK)], 2 * ZONE))
+    assert result.completed == 4 * BLOCK
+    assert isinstance(result.error, OutOfMemory)
+    assert not result.issued
+
+
+def test_no_memory_for_what_is_certain_to_need_it_copies_nothing() -> None:
+    engine = CopyEngine(MemoryDevice(Geometry(ZONE, ZONE, 6, 4, BLOCK, ZONE)), allocate=at_most(BLOCK))
+    result = engine.copy(gather([(0, 4 * BLOCK), (ZONE + 1, 10)], 2 * ZONE))
+    assert result.completed == 0
+    assert isinstance(result.error, OutOfMemory)

@@ -1,4 +1,7 @@
-"""Which nodes a file has (`fuse.passthrough`), without a mount: the kernel is played by who opens and looks up."""
+"""Which nodes a file has (`fuse.passthrough`), and when who reads by one loses it (`fuse.announcer`), without a mount.
+
+The kernel is played by who opens and looks up.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +11,22 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import trio
 
+from tests.fuse.conftest import wait_until
 from zonefs_py.config import FormatOptions
 from zonefs_py.device.directory import create_device, open_device
-from zonefs_py.errors import StaleNode
+from zonefs_py.errors import BadHandle, DeviceError, StaleNode
 from zonefs_py.fs.filesystem import Filesystem
 from zonefs_py.fs.format import format_device
+from zonefs_py.fuse import announcer as announcer_module
 from zonefs_py.fuse import door
 from zonefs_py.fuse import passthrough as passthrough_module
+from zonefs_py.fuse.announcer import ROUNDS_TO_ASK, Announcer
+from zonefs_py.fuse.door import pyfuse3
+from zonefs_py.fuse.kernel_cache import KernelCache
 from zonefs_py.fuse.passthrough import OpenMode, Passthrough
-from zonefs_py.zone import Geometry
+from zonefs_py.zone import Geometry, ZoneCondition
 
 MIB = 1 << 20
 Opener = Callable[[int], tuple[int, int]]
@@ -161,3 +170,80 @@ def test_what_becomes_doubtful_during_an_open_is_not_passed_through(
     assert kernel.modes[late] == OpenMode(True, 0)
     assert opened == []
     kernel.close(late)
+
+
+class NoKernel(KernelCache):
+    """What is told to a kernel that has no mount of ours."""
+
+    def forget(self, ino: int, *, attr_only: bool, but: int | None = None) -> None:
+        """There is nothing to forget."""
+
+    def look_up_again(self, ino: int) -> None:
+        """Nobody has the node any more when it has another generation."""
+
+
+def make_announcer(kernel: Kernel) -> Announcer:
+    """To be called in the thread that trio runs in."""
+    return Announcer(kernel.filesystem, kernel.passthrough, NoKernel(kernel.filesystem, kernel.passthrough))
+
+
+def test_who_is_doubted_while_others_are_asked_for_is_asked_for_too(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The host is short of descriptors, twice: the second time just after the first doubt was settled by a yes."""
+    filesystem, ino = kernel.filesystem, kernel.ino
+    kernel.open(os.O_RDONLY)
+    give = filesystem.backing_descriptor
+    answers: list[str] = []
+    monkeypatch.setattr(announcer_module, "LONGEST_PAUSE", 0.0)
+
+    async def main() -> None:
+        announcer = make_announcer(kernel)
+        filesystem.on_withdrawn = announcer.withdrawn
+        # As pyfuse3 does when it begins to serve.
+        monkeypatch.setattr(pyfuse3, "trio_token", trio.lowlevel.current_trio_token())
+
+        def backing_descriptor(handle: int, *, wait: bool = True) -> int | None:
+            number = len(answers)
+            answers.append("unknown" if number in (0, 2) else "known")
+            if number in (0, 2):
+                raise DeviceError("Too many open files")
+            descriptor = give(handle, wait=wait)
+            if number == 1:
+                # The zone breaks when it has just been found to be well; whether it is still, nobody can tell.
+                filesystem.device.force_condition(ino, ZoneCondition.OFFLINE)
+                wait_until("it is doubted again", lambda: announcer._unsure[ino] == 2)
+            return descriptor
+
+        filesystem.backing_descriptor = backing_descriptor  # type: ignore[method-assign]  # of a poor host
+        with trio.fail_after(60):
+            async with trio.open_nursery() as nursery:
+                announcer.nursery = nursery
+                await trio.to_thread.run_sync(announcer.withdrawn, ino)
+        assert not announcer.failed
+        assert not announcer._unsure
+
+    trio.run(main)
+    assert answers[:4] == ["unknown", "known", "unknown", "known"]
+    assert kernel.passed() == [], "the zone is offline, and nobody reads it past us"
+
+
+def test_a_reader_who_is_gone_for_good_is_not_asked_for_without_end(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a bug the file is closed, but not known to be: the node is taken for one that may not be read."""
+    handle = kernel.open(os.O_RDONLY)
+    rounds = 0
+
+    def backing_descriptor(handle: int, *, wait: bool = True) -> int | None:
+        nonlocal rounds
+        rounds += 1
+        assert rounds <= ROUNDS_TO_ASK
+        raise BadHandle(f"handle {handle} is not open")
+
+    monkeypatch.setattr(kernel.filesystem, "backing_descriptor", backing_descriptor)
+    make_announcer(kernel)._withdraw(kernel.ino)
+    assert rounds == ROUNDS_TO_ASK
+    assert kernel.passed() == []
+    assert kernel.passthrough.generations(kernel.ino) == [(0, 1)]
+    kernel.close(handle)

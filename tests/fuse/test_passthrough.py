@@ -376,6 +376,47 @@ def test_a_conventional_file_that_is_written_has_its_page_cache(passing: Callabl
         assert mapping[:3] == os.pread(reader, 3, 0) == b"axc"
 
 
+@pytest.mark.parametrize("lost", [False, True], ids=["he has it on", "he has lost it"])
+def test_who_comes_to_a_conventional_file_sees_what_is_stored_past_us(
+    passing: Callable[..., Path], mounted: Mounts, lost: bool
+) -> None:
+    """A reader past us came first, then who maps the host file to store; then a rule keeps others from reading it."""
+    mnt = passing(options="errors=repair")
+    path = mnt / "cnv/0"
+    with contextlib.ExitStack() as readers, contextlib.ExitStack() as old:
+        reader = readers.enter_context(opened_until_taken(path, os.O_RDONLY) if lost else opened(path, os.O_RDONLY))
+        both = old.enter_context(opened_until_taken(path, os.O_RDWR) if lost else opened(path, os.O_RDWR))
+        mapping = old.enter_context(mmap.mmap(both, BLOCK))
+        assert is_read_past(pid_of(mounted, mnt), reader)
+        if not lost:
+            # Nobody is left of whom something would have to be taken.
+            readers.close()
+        MountControl(mnt).add_faults([{"operation": "read", "effect": "fail", "first": 1_000_000}])
+        new = readers.enter_context(opened(path, os.O_RDWR))
+        assert os.pread(new, 3, 0) == bytes(3)
+        mapping[:3] = b"abc"
+        assert os.pread(new, 3, 0) == b"abc"
+        os.pwrite(new, b"x", 1)
+        assert mapping[:3] == b"axc"
+        if lost:
+            assert refusal(lambda: os.pwrite(both, b"z", 2)) == "EIO"
+        else:
+            assert os.pread(both, 3, 0) == b"axc"
+            os.pwrite(both, b"z", 2)
+            assert os.pread(new, 3, 0) == mapping[:3] == b"axz"
+        # What is stored to pages of its own would go over what is stored to the host file.
+        assert refusal(lambda: mmap.mmap(new, BLOCK)) == "ENODEV"
+        mapping[3:5] = b"de"
+        before = mapping[:5]
+        old.close()
+        with opened(path, os.O_RDWR) as newer, mmap.mmap(newer, BLOCK) as shared:
+            assert shared[:5] == os.pread(new, 5, 0) == before
+            shared[0:1] = b"A"
+            assert os.pread(new, 1, 0) == b"A"
+            os.pwrite(new, b"B", 0)
+            assert shared[0:1] == os.pread(newer, 1, 0) == b"B"
+
+
 def test_writes_of_single_bytes_leave_mapped_neighbours_alone(passing: Callable[..., Path]) -> None:
     mnt = passing()
     with (

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from typing import Any, cast
 
 import pytest
 import trio
@@ -20,9 +22,10 @@ from zonefs_py.errors import NotAtWritePointer
 from zonefs_py.fs.attributes import AttributeChanges
 from zonefs_py.fs.filesystem import Filesystem
 from zonefs_py.fs.format import format_device
+from zonefs_py.fuse.door import pyfuse3
 from zonefs_py.fuse.operations import READS_TOGETHER, SPARE_THREADS, Operations
 from zonefs_py.fuse.passthrough import Passthrough
-from zonefs_py.zone import Geometry
+from zonefs_py.zone import Geometry, ZoneOp
 
 BLOCK = 4096
 ZONE = 64 * BLOCK
@@ -36,10 +39,15 @@ STUCK_FILES = 2 * SPARE_THREADS
 class Slow:
     """A file system on a device that waits wherever a rule says so. seq/N is zone N + 2, cnv/0 is zone 1."""
 
-    def __init__(self, options: MountOptions = MountOptions(), **limits: int) -> None:  # noqa: B008  (frozen)
-        inner = MemoryDevice(Geometry(ZONE, ZONE, NR_ZONES, 2, BLOCK, ZONE), **limits)
-        format_device(inner, FormatOptions())
-        self.device = FaultDevice(inner, waits=True)
+    def __init__(
+        self,
+        options: MountOptions = MountOptions(),  # noqa: B008  (frozen)
+        kind: type[MemoryDevice] = MemoryDevice,
+        **limits: int,
+    ) -> None:
+        self.inner = kind(Geometry(ZONE, ZONE, NR_ZONES, 2, BLOCK, ZONE), **limits)
+        format_device(self.inner, FormatOptions())
+        self.device = FaultDevice(self.inner, waits=True)
         self.fs = Filesystem(self.device, options)
         self.operations = Operations(self.fs, Passthrough(self.fs, "off"))
 
@@ -288,3 +296,49 @@ def test_a_close_that_is_stuck_stops_nobody_who_does_not_need_its_zone() -> None
             assert len(slow.device.stuck) == 1
 
     run(slow, main)
+
+
+class Leisurely(MemoryDevice):
+    """A device that closes a zone when it is let, and never says that a call is stuck: it only takes its time."""
+
+    def __init__(self, geometry: Geometry, **limits: int) -> None:
+        super().__init__(geometry, **limits)
+        self.closing = threading.Event()
+        self.may_close = threading.Event()
+
+    def zone_mgmt(self, op: ZoneOp, number: int) -> None:
+        if op is ZoneOp.CLOSE:
+            self.closing.set()
+            assert self.may_close.wait(SECONDS)
+        super().zone_mgmt(op, number)
+
+
+def test_a_slow_close_holds_up_only_those_who_must_know_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = Slow(MountOptions(explicit_open=True), Leisurely, max_open_zones=3)
+    device = slow.inner
+    assert isinstance(device, Leisurely)
+    questions: list[int] = []
+
+    def ask() -> None:
+        """As the control socket does, in a thread of its own."""
+        slow.fs.until_closed()
+        questions.append(slow.fs.counters.nr_wro_seq_files)
+
+    async def main(nursery: trio.Nursery) -> None:
+        handle = await slow.open_later("seq/0")
+        await slow.write(handle, 0, bytes(BLOCK))
+        # As pyfuse3 does when it begins to serve.
+        monkeypatch.setattr(pyfuse3, "trio_token", trio.lowlevel.current_trio_token())
+        nursery.start_soon(slow.operations.release, handle)
+        await trio.to_thread.run_sync(device.closing.wait, SECONDS)
+        statistics = await slow.operations.statfs(cast(Any, None))
+        assert statistics.f_blocks - statistics.f_bfree == ZONE // BLOCK + 1
+        assert slow.fs.counters.nr_wro_seq_files == 1, "the close is under way"
+        nursery.start_soon(trio.to_thread.run_sync, ask)
+        await trio.to_thread.run_sync(wait_until, "somebody waits", lambda: bool(slow.operations._patience))
+        assert questions == []
+        device.may_close.set()
+        await trio.to_thread.run_sync(wait_until, "the question is answered", lambda: bool(questions))
+
+    run(slow, main)
+    assert questions == [0]

@@ -54,6 +54,7 @@ def ask(mountpoint: str, request: dict[str, Any]) -> Any:
 def _ask_mount(mount: MountEntry, request: dict[str, Any]) -> Any:
     try:
         # close(2) does not wait for the file system; a request that does, sent after it, comes to the daemon after it.
+        # The daemon then knows of the close, and what it is asked by the socket it answers when that is done.
         os.statvfs(mount.mountpoint)
     except OSError as exc:
         # A plain user's mount is closed to others, root too; whoever may ask its daemon will see.

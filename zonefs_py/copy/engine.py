@@ -1,7 +1,7 @@
 """Runs copies on a device: by the device itself where it can, else through one bounded buffer.
 
-The way is chosen before the first byte moves, by what the device can do; after a device error no other way is tried,
-because that would hide the error (review of the Linux copy-offload series). Nothing here knows a file or a lock.
+The way of each command is chosen before it is issued, by what the device can do; after a device error no other way is
+tried, because that would hide the error (review of the Linux copy-offload series). Nothing here knows a file or a lock.
 """
 
 from __future__ import annotations
@@ -85,10 +85,14 @@ class Step(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """The steps of a copy, and the device's `generation` for which they are right."""
+    """How to copy *ranges*: the steps, and the device's `generation` for which they are right.
+
+    There can be hundreds of thousands of steps: unless they are a sequence, each is made when it is asked for, once.
+    """
 
     generation: int
-    steps: Sequence[Step]
+    ranges: Sequence[CopyRange]
+    steps: Iterable[Step]
 
 
 class _Tally:
@@ -168,7 +172,7 @@ class CopyEngine:
         """Return in which steps `copy` would copy *ranges* now."""
         # Before the choice: what is chosen for one table of a stack must not be done under another.
         generation = self._device.generation
-        return Plan(generation, self._with_joined_emulation(self._steps(ranges)))
+        return Plan(generation, ranges, self._with_joined_emulation(self._steps(ranges)))
 
     def plan_now(self, ranges: Sequence[CopyRange]) -> Plan | None:
         """Return how to copy *ranges* by `copy_planned` at once: without a wait for a disk, and in few commands.
@@ -185,7 +189,7 @@ class CopyEngine:
             if self._device.copy_waits(step.ranges, _METHODS[step.engine]):
                 return None
             steps.append(step)
-        return Plan(generation, steps)
+        return Plan(generation, ranges, steps)
 
     def _steps(self, ranges: Sequence[CopyRange]) -> Iterator[Step]:
         """Yield the steps, each when it is asked for, but for what is emulated: that is in as many as commands."""
@@ -202,8 +206,8 @@ class CopyEngine:
                     yield from self._choose(command.ranges)
             else:
                 # Unaligned bytes are between conventional zones, or in one of the destination: both are read as one.
-                pieces = tuple(those)
-                yield Step(Engine.EMULATE, tuple(cut_at(pieces, zone_size)) if aligned else pieces)
+                for piece in cut_at(those, zone_size) if aligned else those:
+                    yield Step(Engine.EMULATE, (piece,))
 
     def _is_one_command(self, piece: CopyRange, limits: CopyLimits) -> bool:
         source, destination, length = piece
@@ -236,26 +240,23 @@ class CopyEngine:
         for engine, those in groupby(ranges, best):
             yield Step(engine, tuple(those))
 
-    def _with_joined_emulation(self, steps: Iterable[Step]) -> list[Step]:
+    def _with_joined_emulation(self, steps: Iterable[Step]) -> Iterator[Step]:
         """Undo what the limits of commands did to what is emulated: these limits are the device's."""
-        joined: list[Step] = []
         for engine, those in groupby(steps, lambda step: step.engine):
             if engine is not Engine.EMULATE:
-                joined += those
+                yield from those
                 continue
-            ranges: list[CopyRange] = []
             pieces = (piece for step in those for piece in step.ranges)
             for aligned, group in groupby(pieces, self._is_aligned):
-                some = list(group)
-                ranges += join(some, self._zone_size) if aligned else some
-            joined.append(Step(engine, tuple(ranges)))
-        return joined
+                for piece in join(group, self._zone_size, BUFFER_SIZE) if aligned else group:
+                    yield Step(engine, (piece,))
 
     def copy(self, ranges: Sequence[CopyRange]) -> CopyResult:
         """Copy *ranges* in order, whose destinations follow each other; never raises DeviceError.
 
         All numbers are multiples of the block size, except that a range to conventional zones can be any bytes, and one
-        to a sequential zone can begin anywhere in the source.
+        to a sequential zone can begin anywhere in the source. The first command is issued as soon as it is known: how
+        many will follow does not matter.
         """
         tally: dict[Engine, _Tally] = {}
         completed = 0
@@ -289,18 +290,19 @@ class CopyEngine:
 
     def _run(self, planned: Plan, tally: dict[Engine, _Tally]) -> CopyResult:
         """Do *planned*, and add to *tally* what that was."""
-        generation, steps = planned
-        emulated = [piece for step in steps if step.engine is Engine.EMULATE for piece in step.ranges]
+        generation, ranges, steps = planned
         buffer = None
         completed = 0
         result = CopyResult(0)
         try:
-            if emulated:
-                buffer = self._take_buffer(emulated)
+            if not all(map(self._is_aligned, ranges)):
+                # Something will be emulated for certain: if that cannot be, nothing is copied.
+                buffer = self._take_buffer(ranges)
             for engine, pieces in steps:
                 started = time.perf_counter_ns()
                 if engine is Engine.EMULATE:
-                    assert buffer is not None
+                    if buffer is None:
+                        buffer = self._take_buffer(ranges)
                     result, commands = self._emulate(pieces, buffer)
                 else:
                     result, commands = self._offload(pieces, _METHODS[engine], generation), 1
@@ -389,11 +391,12 @@ class CopyEngine:
         self._device.write(start, buffer[:size])
 
     def _take_buffer(self, ranges: Sequence[CopyRange]) -> CopyBuffer:
-        """Return the buffer to emulate *ranges*: as large as they need, or smaller. Raises OutOfMemory."""
+        """Return the buffer to emulate any of *ranges*: as large as they need, or smaller. Raises OutOfMemory."""
         block = self._block_size
+        pieces = list(split_aligned(ranges, block))
         # An unaligned part needs the blocks of both ends, and may touch one more of each than it has.
-        whole = sum(piece.length for piece in ranges if self._is_aligned(piece))
-        odd = max((piece.length for piece in ranges if not self._is_aligned(piece)), default=None)
+        whole = sum(piece.length for piece in pieces if self._is_aligned(piece))
+        odd = max((piece.length for piece in pieces if not self._is_aligned(piece)), default=None)
         least = block if odd is None else 4 * block
         wanted = max(whole, 0 if odd is None else 2 * (odd + 2 * block))
         with self._lock:

@@ -58,18 +58,28 @@ def split_aligned(ranges: Iterable[CopyRange], alignment: int) -> Iterator[CopyR
             done += size
 
 
-def join(ranges: Iterable[CopyRange], boundary: int) -> list[CopyRange]:
-    """Return *ranges* with those made one that follow each other at both ends, but not across a *boundary*."""
-    joined: list[CopyRange] = []
+def join(ranges: Iterable[CopyRange], boundary: int, most: int) -> Iterator[CopyRange]:
+    """Yield *ranges* with those made one that follow each other at both ends, but not across a *boundary*.
+
+    Nor are more looked at than it takes to yield the next: what has come to *most* bytes is yielded, as far as it is a
+    multiple of that, which is where it would be cut anyway.
+    """
+    current: CopyRange | None = None
     for piece in ranges:
-        if joined:
-            source, destination, length = joined[-1]
+        if current is not None:
+            source, destination, length = current
             follows = (source + length, destination + length) == (piece.source, piece.destination)
             if follows and piece.source % boundary and piece.destination % boundary:
-                joined[-1] = CopyRange(source, destination, length + piece.length)
-                continue
-        joined.append(piece)
-    return joined
+                piece = CopyRange(source, destination, length + piece.length)
+            else:
+                yield current
+        whole = round_down(piece.length, most)
+        if whole:
+            yield piece._replace(length=whole)
+        source, destination, length = piece
+        current = CopyRange(source + whole, destination + whole, length - whole) if length > whole else None
+    if current is not None:
+        yield current
 
 
 def plan(ranges: Iterable[CopyRange], limits: CopyLimits, zone_size: int, alignment: int = 1) -> Iterator[CopyCommand]:

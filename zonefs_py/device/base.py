@@ -89,7 +89,7 @@ class ZonedDevice(ABC):
         """Whether the device copies *ranges*, a command as `copy` wants it, by *method*, as far as that is known now.
 
         A device that takes each range by itself takes them together. Zone conditions and write pointers are not
-        looked at. To be asked before anything of a copy is issued. Raises ValueError as `copy` does.
+        looked at. To be asked before the command is issued. Raises ValueError as `copy` does.
         """
         check_command(ranges, self.info)
         return method in self.info.copy_methods

@@ -18,7 +18,7 @@ import functools
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from typing import Any, NamedTuple, TypeVar
 
 import trio
@@ -109,7 +109,7 @@ class Operations(FixedNames):
         self._nr_stuck = 0
         """How many calls wait until somebody lets them go on."""
         self._patience: set[trio.CancelScope] = set()
-        """Of those who wait for files to be closed, but for no call that is stuck."""
+        """Of those who wait, but for no call that is stuck."""
         self._no_view: trio.Event | None = None
         """Set when there are names and attributes again; None if there are."""
         self._unsettled: trio.Event | None = None
@@ -119,6 +119,7 @@ class Operations(FixedNames):
         filesystem.on_change = self._announcer.attributes_changed
         filesystem.on_withdrawn = self._announcer.withdrawn
         filesystem.on_waits = self.waits_changed
+        filesystem.until_closed = self.until_closed
         filesystem.around_power = self.around_power
         filesystem.device.watch_stuck(self.stuck_changed)
 
@@ -277,6 +278,23 @@ class Operations(FixedNames):
             for closing in list(self._closing):
                 await closing.wait()
 
+    async def _unless_stuck(self, wait: Callable[[], Awaitable[None]]) -> None:
+        """Await *wait*, but not while a call is stuck: that would keep those away who could release it."""
+        if self._nr_stuck:
+            return
+        with trio.CancelScope() as scope:
+            self._patience.add(scope)
+            try:
+                await wait()
+            finally:
+                self._patience.discard(scope)
+
+    def until_closed(self) -> None:
+        """See `Filesystem.until_closed`. For any thread but trio's."""
+        if pyfuse3.trio_token is not None:
+            with contextlib.suppress(trio.RunFinishedError, trio.Cancelled):
+                trio.from_thread.run(self._unless_stuck, self._closed_before, trio_token=pyfuse3.trio_token)
+
     def _awaits_closed(self) -> bool:
         # Without explicit-open a close changes no zone.
         return bool(self._closing) and self._fs.options.explicit_open
@@ -391,15 +409,8 @@ class Operations(FixedNames):
 
     @answering
     async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
-        # Who asks the daemon begins with this. A close that is stuck must not keep those away who could release it.
-        if not self._nr_stuck:
-            with trio.CancelScope() as scope:
-                self._patience.add(scope)
-                try:
-                    await self._closed_before()
-                    await self._viewed()
-                finally:
-                    self._patience.discard(scope)
+        # Who asks the daemon begins with this: for no zone that is being closed or written, however long that takes.
+        await self._unless_stuck(self._viewed)
         statistics = self._fs.statfs()
         answer = pyfuse3.StatvfsData()
         answer.f_bsize = answer.f_frsize = statistics.block_size

@@ -13,6 +13,10 @@ nothing is marked, and opens that. Its user notices nothing; who has the file op
 generation, the kernel takes the old inode for one that was deleted, and every call on it fails with EIO: that is how
 readers lose a zone that goes offline. Who has it open without reading past us keeps his node. Nobody may begin to read
 by that any more, and the kernel would want him marked: so he gets ESTALE, too, until nobody is marked there.
+
+*What is stored to a mapping of the host file* (of a conventional zone, open O_RDWR) nobody tells us. Where it is passed
+through, all see it. But who comes by another node, which is not, has no page cache then: its pages would not show what
+is stored, and if he stored to a mapping of his own, would be written back over it.
 """
 
 from __future__ import annotations
@@ -100,13 +104,16 @@ class _Node:
 class _File:
     """The nodes of one file, by number, and which of them a look-up finds."""
 
-    __slots__ = ("_generations", "current", "doubts", "nodes")
+    __slots__ = ("_generations", "current", "doubts", "nodes", "storing")
 
     def __init__(self) -> None:
         self.nodes: dict[int, _Node] = {0: _Node(0)}
         self.current = 0
         self.doubts = 0
         """How often it has become doubtful whether the file may be passed through."""
+        self.storing: set[int] = set()
+        """Handles that may store to a mapping of the host file, their nodes being current or not. What is mapped is
+        released when the mapping is gone."""
         self._generations: dict[int, int] = {}
         """Of nodes that are gone: the kernel may come back with one. None that is 0."""
 
@@ -130,7 +137,7 @@ class _File:
         return (
             self.current == 0
             and len(self.nodes) == 1
-            and not self._generations
+            and not (self._generations or self.storing)
             and node is not None
             and not (node.generation or node.marked or node.unmarked)
         )
@@ -272,13 +279,15 @@ class Passthrough:
         # answers a write. A conventional file has a page cache, as kernel zonefs has for it: shared mappings need one.
         # Not with O_DIRECT: the kernel's direct I/O on a cached FUSE file does not take a short write at the end of the
         # file for one.
-        unmarked = OpenMode(sequential or direct, 0)
         with self._lock:
             self._check_open(ino, number, access, sequential=sequential)
             file = self._files.setdefault(ino, _File())
+            unmarked = OpenMode(sequential or direct or bool(file.storing), 0)
             node = file.node(number)
             begins = not node.backing and self._may_begin(node, access, sequential=sequential)
             if not begins:
+                if node.backing and access == os.O_RDWR:
+                    file.storing.add(handle)
                 return self._note(ino, node, handle, checked, unmarked)
             doubts = file.doubts
         # Only trio's thread opens and releases files: nobody else gives the node a backing file meanwhile.
@@ -335,6 +344,7 @@ class Passthrough:
         with self._lock:
             ino, node = self._handles.pop(handle)
             file = self._files[ino]
+            file.storing.discard(handle)
             if node.marked.pop(handle, None) is None:
                 node.unmarked -= 1
             elif not node.marked:

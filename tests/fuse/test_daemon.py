@@ -237,6 +237,20 @@ def test_a_busy_mount_can_be_detached(site: Site) -> None:
     assert content(device, 2, BLOCK) == pattern(0, BLOCK)
 
 
+def test_unmounting_by_the_name_of_the_device(site: Site) -> None:
+    device, one, two = site.device(), site.mountpoint("one"), site.mountpoint("two")
+    pid = site.mount(device, one)
+    zonefs_py("umount", device)
+    site.wait_for_end(pid)
+    assert not is_mounted(one)
+    site.mount(device, one, "ro")
+    zonefs_py("mount", f"linear:{device}", two, "-o", "ro")
+    refused(zonefs_py("umount", device, check=False), f"mounted at {one} and {two}: say which")
+    zonefs_py("umount", two)
+    zonefs_py("umount", device)
+    assert not is_mounted(one)
+
+
 def test_unmounting_what_is_not_ours(site: Site) -> None:
     mnt = site.mountpoint()
     refused(zonefs_py("umount", mnt, check=False), str(mnt), "not mounted")

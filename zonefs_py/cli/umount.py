@@ -12,24 +12,23 @@ from zonefs_py.cli.mount import clean_up, is_stale, unmount
 from zonefs_py.cli.parameters import PATH
 from zonefs_py.config import FILESYSTEM_TYPE
 from zonefs_py.control.client import ask_daemon
-from zonefs_py.control.mounts import MountEntry, find_mount
+from zonefs_py.control.mounts import MountEntry, find_mount, find_mounts_of
 from zonefs_py.errors import MountError
 
 PATIENCE_SECONDS = 120
 
 
 @click.command(short_help="Unmount a device.")
-@click.argument("mountpoint", metavar="DIR", type=PATH)
+@click.argument("mountpoint", metavar="DIR|DEVICE", type=PATH)
 @click.option("-l", "--lazy", is_flag=True, help="Detach now, even if files are open; the daemon ends when they close.")
 def umount(mountpoint: str, lazy: bool) -> None:
-    """Unmount what is mounted at the directory DIR.
+    """Unmount what is mounted at the directory DIR, or a mounted DEVICE.
 
     Returns when everything is on the device and the device is free again. A mount whose daemon has died is cleaned up.
     Calls that are stuck by a fault fail first: who waits for them must be able to let go of the mount.
     """
-    entry = find_mount(mountpoint)
-    if entry is None:
-        raise MountError(f"{mountpoint} is not mounted")
+    entry = find_mount(mountpoint) or _find_mount_of(mountpoint)
+    mountpoint = entry.mountpoint
     if entry.type != FILESYSTEM_TYPE:
         raise MountError(f"{mountpoint} is a mount of type {entry.type}, not of zonefs-py")
     if os.geteuid() not in (0, entry.user_id):
@@ -47,6 +46,16 @@ def umount(mountpoint: str, lazy: bool) -> None:
     finally:
         if daemon is not None:
             os.close(daemon)
+
+
+def _find_mount_of(device: str) -> MountEntry:
+    """Return the mount of *device*, as umount(8) takes one. Raises MountError unless there is one, and one only."""
+    found = find_mounts_of(device)
+    if not found:
+        raise MountError(f"{device} is not mounted")
+    if len(found) > 1:
+        raise MountError(f"{device} is mounted at {' and '.join(one.mountpoint for one in found)}: say which")
+    return found[0]
 
 
 def _open_daemon(entry: MountEntry) -> int | None:

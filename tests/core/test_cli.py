@@ -204,6 +204,15 @@ def test_misuse_is_one_line_with_status_2(argv: list[str], words: str) -> None:
     assert "--help" in message
 
 
+@pytest.mark.parametrize(
+    "command", ["mkfs {}", "info {}", "report {}", "zone reset {} 1", "clone {} new", "create {} --profile wd-zn540"]
+)
+def test_a_loop_of_symbolic_links_is_no_device(command: str, tmp_path: Path) -> None:
+    loop = tmp_path / "loop"
+    loop.symlink_to("loop")
+    assert refused(*command.format(loop).split()).startswith(f"{loop}")
+
+
 def test_an_unprintable_name_is_shown_on_one_line(tmp_path: Path) -> None:
     assert "a\\nb\\x1b" in refused("info", tmp_path / "a\nb\x1b")
     assert "\\udcff" in refused("info", os.fsdecode(bytes(tmp_path) + b"/\xff"))

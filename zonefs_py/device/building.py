@@ -115,7 +115,8 @@ def make_zone_file(directory: int, geometry: Geometry, number: int) -> int:
 
 def check_no_snapshot(path: Path) -> None:
     """Raise DeviceReadOnly if *path* is a snapshot of a device: it would not be what it was if that were written."""
-    if path.resolve().parent.name == SNAPSHOTS_NAME:
+    # Not Path.resolve: a loop of symbolic links is a RuntimeError to it.
+    if Path(os.path.realpath(path)).parent.name == SNAPSHOTS_NAME:
         raise DeviceReadOnly(f"{path} is a snapshot: mount it with -o ro, or clone it and write to the clone")
 
 

@@ -283,6 +283,9 @@ def test_one_device_one_mount(site: Site) -> None:
     ]
     for words in commands:
         refused(zonefs_py(*words, check=False), f"in use by pid {pid}")
+    on_the_mount: list[list[str | Path]] = [["mount", mnt, elsewhere], ["mkfs", "-f", mnt], ["snapshot", mnt, "s"]]
+    for words in on_the_mount:
+        refused(zonefs_py(*words, check=False), f"{mnt} is a mount point: give the device, which is {device}")
     assert not is_mounted(elsewhere)
     write_direct(mnt / "seq/0", pattern(0, BLOCK))
 

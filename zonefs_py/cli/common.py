@@ -190,6 +190,15 @@ def check_unmounted(device: str) -> None:
         raise UserError(f"{device} is a mount point: unmount it, and give the device")
 
 
+def check_no_mount_point(path: str) -> None:
+    """Raise UserError, with the device, if *path* is where one is mounted. Nothing else is looked at."""
+    from zonefs_py.control.mounts import find_mount
+
+    entry = find_mount(path)
+    if entry is not None and entry.type == FILESYSTEM_TYPE:
+        raise UserError(f"{path} is a mount point: give the device, which is {entry.source}")
+
+
 @contextlib.contextmanager
 def naming(device: str) -> Iterator[None]:
     """Put *device* before what a device says that failed: its own words are about zones only."""

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import click
 
-from zonefs_py.cli.common import SlowProgress, naming, printable
+from zonefs_py.cli.common import SlowProgress, check_no_mount_point, naming, printable
 from zonefs_py.cli.parameters import PATH, features_option, label_option
 from zonefs_py.config import FormatOptions, parse_format_options
 from zonefs_py.device.base import ZonedDevice
@@ -54,6 +54,7 @@ def make_filesystem(
     options = FormatOptions(label=label)
     for text in features:
         options = parse_format_options(text, options)
+    check_no_mount_point(path)
     with naming(path), open_stack(path) as device:
         if not force:
             content = find_content(device)

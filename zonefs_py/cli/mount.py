@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import click
 
-from zonefs_py.cli.common import complain
+from zonefs_py.cli.common import check_no_mount_point, complain
 from zonefs_py.cli.daemon import LEVELS, run_in_background, set_up_logging
 from zonefs_py.cli.parameters import PATH, mount_options_option
 from zonefs_py.config import (
@@ -80,6 +80,7 @@ def run_mount(command: MountCommand) -> int:
     if request.remount:
         remount(command)
         return 0
+    check_no_mount_point(command.device)
     log_file = command.log_file or request.log_file
     if log_file is not None:
         log_file = absolute_path(log_file)

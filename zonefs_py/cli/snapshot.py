@@ -7,10 +7,8 @@ from datetime import datetime
 
 import click
 
-from zonefs_py.cli.common import SlowProgress, check_unmounted
+from zonefs_py.cli.common import SlowProgress, check_no_mount_point, check_unmounted
 from zonefs_py.cli.parameters import PATH, format_option
-from zonefs_py.config import FILESYSTEM_TYPE
-from zonefs_py.control.mounts import find_mount
 from zonefs_py.device.snapshots import (
     ZoneDifference,
     ZoneState,
@@ -154,9 +152,7 @@ def _check_device(device: str) -> None:
 def _check_path(device: str) -> None:
     if is_stack(device):
         raise UserError(f"{device} is a stack: snapshots are of emulated devices, so name each that is in it")
-    entry = find_mount(device)
-    if entry is not None and entry.type == FILESYSTEM_TYPE:
-        raise UserError(f"{device} is a mount point: give the device, which is {entry.source}")
+    check_no_mount_point(device)
 
 
 def _differences(zone: ZoneDifference) -> list[str]:

@@ -87,6 +87,8 @@ def test_a_snapshot_is_a_device_for_reading(device: Path) -> None:
     with pytest.raises(DeviceReadOnly, match="is a snapshot: mount it with -o ro"):
         open_device(made.path)
     with pytest.raises(DeviceReadOnly, match="is a snapshot"):
+        create_snapshot(made.path, "of-it")
+    with pytest.raises(DeviceReadOnly, match="is a snapshot"):
         create_device(made.path, MIXED, force=True)
 
 

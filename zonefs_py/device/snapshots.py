@@ -17,7 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zonefs_py.device import host_copy
-from zonefs_py.device.building import build_replacement, finish_replacement, make_directory, make_zone_file
+from zonefs_py.device.building import (
+    build_replacement,
+    check_no_snapshot,
+    finish_replacement,
+    make_directory,
+    make_zone_file,
+)
 from zonefs_py.device.description import DeviceDescription
 from zonefs_py.device.directory import lock_and_check, open_directory
 from zonefs_py.device.directory_lock import lock_directory
@@ -74,10 +80,12 @@ def create_snapshot(
     The device must not be in use. If it fails, or this process is killed, there is no snapshot; with *sync* that is so
     for a loss of power too.
 
-    Raises UserError if there is such a snapshot, or none can be called so, DeviceInUse, DeviceFormatError, OSError.
+    Raises UserError if there is such a snapshot, or none can be called so, DeviceReadOnly if *path* is a snapshot
+    itself, DeviceInUse, DeviceFormatError, OSError.
     """
     _check_name(name)
     path = Path(path)
+    check_no_snapshot(path)
     with _open_exclusively(path) as directory:
         description, sizes = lock_and_check(directory, path, read_only=False)
         with naming_errors(path), _open_snapshots(directory, path, make=True) as snapshots:

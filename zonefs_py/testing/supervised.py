@@ -11,6 +11,7 @@ from zonefs_py.errors import UserError, ZonefsError, describe_os_error
 from zonefs_py.testing.ending import end_on_sigterm, take_no_notice
 from zonefs_py.testing.served import die_with
 
+_ENDING = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 _BUG = 70  # EX_SOFTWARE of sysexits.h
 
 
@@ -24,16 +25,24 @@ def run_supervised(work: Callable[[], int]) -> int:
     reader, writer = os.pipe()
     sys.stdout.flush()
     sys.stderr.flush()
-    child = os.fork()
+    # Neither side is to be ended before it knows what to do then: the child would clean up after us, and we would not
+    # wait for it.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+    try:
+        child = os.fork()
+    except OSError:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        raise
     if child == 0:
         os.close(hold)
         os.close(reader)
-        _run(work, writer, lifeline)
+        _run(work, writer, lifeline, mask)
     os.close(lifeline)
     os.close(writer)
     before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGTERM, signal.SIGHUP)}
     with open(reader, "rb") as messages:
         try:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             message = messages.read()
             _, status = os.waitpid(child, 0)
         except KeyboardInterrupt:
@@ -52,8 +61,8 @@ def run_supervised(work: Callable[[], int]) -> int:
     return code
 
 
-def _run(work: Callable[[], int], writer: int, lifeline: int) -> None:
-    """The child's side. Ends the process."""
+def _run(work: Callable[[], int], writer: int, lifeline: int, mask: set[int]) -> None:
+    """The child's side; *mask* has the signals that are to be blocked while it works. Ends the process."""
     status = _BUG
     try:
         for number in (signal.SIGINT, signal.SIGHUP):
@@ -61,6 +70,7 @@ def _run(work: Callable[[], int], writer: int, lifeline: int) -> None:
             signal.signal(number, take_no_notice)
         end_on_sigterm()
         die_with(lifeline)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         status = work()
     except SystemExit:
         pass

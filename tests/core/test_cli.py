@@ -213,6 +213,12 @@ def test_a_loop_of_symbolic_links_is_no_device(command: str, tmp_path: Path) -> 
     assert refused(*command.format(loop).split()).startswith(f"{loop}")
 
 
+def test_mount8_without_its_helper_is_told_of_it(device: Path, tmp_path: Path) -> None:
+    """mount.fuse, which it runs instead, takes our type for a command that mounts."""
+    message = refused(device, tmp_path, "-o", "rw,remount,errors=repair", status=2)
+    assert "zonefs-py install-mount-helper" in message
+
+
 def test_an_unprintable_name_is_shown_on_one_line(tmp_path: Path) -> None:
     assert "a\\nb\\x1b" in refused("info", tmp_path / "a\nb\x1b")
     assert "\\udcff" in refused("info", os.fsdecode(bytes(tmp_path) + b"/\xff"))

@@ -49,6 +49,20 @@ class LazyGroup(click.Group):
         assert isinstance(command, click.Command)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As `click.Group`; says what to do where mount(8) is the caller.
+
+        Without a helper for our type it runs mount.fuse, which makes a command of the type and gives it the device.
+        """
+        if args[0] not in COMMANDS and "/" in args[0]:
+            ctx.fail(
+                f"{args[0]!r} is no command; for mount(8), also its remount, root runs"
+                " 'zonefs-py install-mount-helper' once, while 'zonefs-py mount' works without"
+            )
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the commands with their one line each."""
         with formatter.section("Commands"):

@@ -224,6 +224,19 @@ def test_an_unprintable_name_is_shown_on_one_line(tmp_path: Path) -> None:
     assert "\\udcff" in refused("info", os.fsdecode(bytes(tmp_path) + b"/\xff"))
 
 
+def test_info_shows_a_name_that_is_no_text(tmp_path: Path) -> None:
+    """Any terminal takes what is printed; JSON gives back the name, as Python has it, and so the way to the device."""
+    device = os.fsdecode(bytes(tmp_path) + b"/\xff")
+    run("create", device, *SMALL)
+    run("mkfs", device, "-L", os.fsdecode(b"l\xff"))
+    text = run("info", device).out
+    assert f"{tmp_path}/\\udcff" in text.encode("ascii").decode()
+    document = json.loads(run("info", device, "--format", "json").out.encode("ascii"))
+    assert document["device"]["name"] == device
+    assert document["format"]["label"] == "l\ufffd"
+    assert os.path.isdir(document["device"]["name"])
+
+
 def test_an_unexpected_exception_is_not_hidden(monkeypatch: pytest.MonkeyPatch, device: Path) -> None:
     def fail(*_: object) -> None:
         raise AssertionError("a bug")

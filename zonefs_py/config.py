@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
-from zonefs_py.errors import OptionError, UserError
+from zonefs_py.errors import OptionError
 
 FILESYSTEM_SUBTYPE = "zonefs-py"
 FILESYSTEM_TYPE = f"fuse.{FILESYSTEM_SUBTYPE}"
@@ -23,32 +23,31 @@ class ErrorsPolicy(Enum):
     REPAIR = "repair"
 
 
+COPY_CHOICES = ("auto", "device", "reflink", "host", "emulate")
+PASSTHROUGH_CHOICES = ("auto", "on", "off")
+MAX_ID = 0xFFFFFFFE
+"""The highest uid or gid: 0xffffffff is (uid_t)-1, which the kernel refuses in a superblock ("Invalid UID feature")."""
+MAX_PERMISSIONS = 0o777
+
+
 @dataclass(frozen=True)
 class MountOptions:
     """What zonefs itself is told at mount time; the same options as kernel zonefs, and ``read_only``.
 
-    Raises UserError for a value that an option cannot have.
+    Raises ValueError for a value that a field cannot have.
     """
 
     errors: ErrorsPolicy = ErrorsPolicy.REMOUNT_RO
     explicit_open: bool = False
     read_only: bool = False
     copy: str = "auto"
-    """How copies are made: one of `COPY_CHOICES`; what the device cannot do is emulated."""
+    """How copies are made: ``auto`` or one of `COPY_CHOICES`; what the device cannot do is emulated."""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.errors, ErrorsPolicy):
-            known = ", ".join(f"ErrorsPolicy.{policy.name}" for policy in ErrorsPolicy)
-            raise UserError(f"errors is {self.errors!r}: it must be one of {known}")
-        if self.copy not in COPY_CHOICES:
-            raise UserError(f"copy is {self.copy!r}: it must be one of {', '.join(COPY_CHOICES)}")
-        for name in ("explicit_open", "read_only"):
-            if not isinstance(getattr(self, name), bool):
-                raise UserError(f"{name} is {getattr(self, name)!r}: it must be True or False")
-
-
-COPY_CHOICES = ("auto", "device", "reflink", "host", "emulate")
-PASSTHROUGH_CHOICES = ("auto", "on", "off")
+        _check(self, "errors", ErrorsPolicy, list(ErrorsPolicy), f"one of {', '.join(map(str, ErrorsPolicy))}")
+        _check(self, "explicit_open", bool, (True, False), "True or False")
+        _check(self, "read_only", bool, (True, False), "True or False")
+        _check(self, "copy", str, COPY_CHOICES, f"one of {', '.join(COPY_CHOICES)}")
 
 
 @dataclass(frozen=True)
@@ -77,13 +76,37 @@ class MountRequest:
 
 @dataclass(frozen=True)
 class FormatOptions:
-    """What mkfs writes into the superblock. None: leave the feature out (owner root:root, mode 0640)."""
+    """What mkfs writes into the superblock. None: leave the feature out (owner root:root, mode 0640).
+
+    ``uid`` and ``gid`` are 0 to `MAX_ID`, ``permissions`` 0 to `MAX_PERMISSIONS`; ``label`` has 63 bytes at most, which
+    the formatting checks. Raises ValueError for another value.
+    """
 
     aggregate_conventional: bool = False
     uid: int | None = None
     gid: int | None = None
     permissions: int | None = None
     label: str = ""
+
+    def __post_init__(self) -> None:
+        _check(self, "aggregate_conventional", bool, (True, False), "True or False")
+        for name in ("uid", "gid"):
+            _check_number(self, name, MAX_ID, f"None or a number from 0 to {MAX_ID}")
+        _check_number(self, "permissions", MAX_PERMISSIONS, f"None or a number from 0 to {MAX_PERMISSIONS:#o}")
+        _check(self, "label", str, (self.label,), "text")
+
+
+def _check(options: object, name: str, kind: type, allowed: Container[object], said: str) -> None:
+    """Raise ValueError if the field *name* of *options* is not a *kind* that is *allowed*, in words *said*."""
+    value: object = getattr(options, name)
+    # The very type: 1 equals True, and does not print as it does.
+    if type(value) is not kind or value not in allowed:
+        raise ValueError(f"{type(options).__name__}: {name} is {value!r}; it must be {said}")
+
+
+def _check_number(options: object, name: str, last: int, said: str) -> None:
+    if getattr(options, name) is not None:
+        _check(options, name, int, range(last + 1), said)
 
 
 _KERNEL_FLAGS = (
@@ -251,14 +274,13 @@ def _opposite(flag: str) -> str:
 
 
 def _identity(name: str, value: str | None) -> int:
-    # 0xffffffff is (uid_t)-1, which the kernel refuses in a superblock ("Invalid UID feature").
-    if value is None or not value.isdecimal() or not value.isascii() or len(value) > 10 or int(value) >= 0xFFFFFFFF:
-        raise OptionError(f"format option {name}={value or ''}: write a number from 0 to 4294967294")
+    if value is None or not value.isdecimal() or not value.isascii() or len(value) > 10 or int(value) > MAX_ID:
+        raise OptionError(f"format option {name}={value or ''}: write a number from 0 to {MAX_ID}")
     return int(value)
 
 
 def _permissions(value: str | None) -> int:
-    if value is None or not value or set(value) - set("01234567") or int(value, 8) > 0o777:
+    if value is None or not value or set(value) - set("01234567") or int(value, 8) > MAX_PERMISSIONS:
         raise OptionError(f"format option perm={value or ''}: write an octal number from 0 to 777")
     return int(value, 8)
 

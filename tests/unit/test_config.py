@@ -97,22 +97,6 @@ def test_what_is_not_known_is_named(text: str, words: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("values", "words"),
-    [
-        ({"errors": "repair"}, "errors is 'repair': it must be one of ErrorsPolicy.REMOUNT_RO, "),
-        ({"errors": None}, "errors is None"),
-        ({"copy": "fast"}, "copy is 'fast': it must be one of auto, device, "),
-        ({"copy": None}, "copy is None"),
-        ({"explicit_open": "no"}, "explicit_open is 'no': it must be True or False"),
-        ({"read_only": 0}, "read_only is 0"),
-    ],
-)
-def test_a_value_that_an_option_cannot_have(values: dict[str, Any], words: str) -> None:
-    with pytest.raises(UserError, match=f"^{re.escape(words)}"):
-        MountOptions(**values)
-
-
 def test_flags_of_the_kernel_are_collected() -> None:
     assert parse_mount_options("nosuid,noexec").fuse.kernel_flags == {"nosuid", "noexec"}
 
@@ -229,3 +213,29 @@ def test_passthrough(value: str) -> None:
 def test_passthrough_is_one_of_three(text: str) -> None:
     with pytest.raises(UserError, match="choose one of auto, on, off"):
         parse_mount_options(text)
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "message"),
+    [
+        (MountOptions, {"errors": "repair"}, "errors is 'repair'; it must be one of ErrorsPolicy.REMOUNT_RO, "),
+        (MountOptions, {"errors": None}, "errors is None"),
+        (MountOptions, {"explicit_open": "yes"}, "explicit_open is 'yes'; it must be True or False"),
+        (MountOptions, {"read_only": 1}, "read_only is 1; it must be True or False"),
+        (MountOptions, {"copy": "x"}, "copy is 'x'; it must be one of auto, device, reflink, host, emulate"),
+        (MountOptions, {"copy": ["auto"]}, "copy is ['auto']"),
+        (FormatOptions, {"aggregate_conventional": "no"}, "aggregate_conventional is 'no'; it must be True or False"),
+        (FormatOptions, {"uid": -1}, "uid is -1; it must be None or a number from 0 to 4294967294"),
+        (FormatOptions, {"gid": 0xFFFFFFFF}, "gid is 4294967295; it must be None or"),
+        (FormatOptions, {"uid": True}, "uid is True; it must be None or"),
+        (FormatOptions, {"uid": "root"}, "uid is 'root'; it must be None or"),
+        (FormatOptions, {"gid": 1.0}, "gid is 1.0; it must be None or"),
+        (FormatOptions, {"permissions": 0o1000}, "permissions is 512; it must be None or a number from 0 to 0o777"),
+        (FormatOptions, {"permissions": "640"}, "permissions is '640'"),
+        (FormatOptions, {"label": b"x"}, "label is b'x'; it must be text"),
+    ],
+)
+def test_a_value_that_a_field_cannot_have_is_refused(kind: type, fields: dict[str, Any], message: str) -> None:
+    """At once: it would else mean nothing, or something else, until the first error of the device."""
+    with pytest.raises(ValueError, match=re.escape(f"{kind.__name__}: {message}")):
+        kind(**fields)

@@ -71,6 +71,11 @@ class _Handle:
         self.keep_atime = bool(flags & os.O_NOATIME)
 
 
+def _through_the_cache(error: DeviceError) -> DeviceError:
+    """What a read that is not direct is answered for *error*: the page cache knows of no errno but EIO."""
+    return DeviceError(str(error))
+
+
 def _refuse_lost(files: Iterable[ZoneFile]) -> None:
     """Raise PowerLost if one of *files* is of before a power cut.
 
@@ -522,11 +527,12 @@ class Filesystem(MountedDevice):
         *direct* None: as the file was opened. Raises BadHandle, NotPermitted, NotAligned, DeviceError.
         """
         opened = self._opened_for_reading(handle)
+        direct = opened.direct if direct is None else direct
         file = opened.file
         readings = self._copier.readings
         readings.wait_for_turn_to_read(file)
         with file.lock:
-            length = file.check_read(offset, length, direct=opened.direct if direct is None else direct)
+            length = file.check_read(offset, length, direct=direct)
             if not length:
                 return b""
             # The device may take its time: others may read meanwhile, and write behind what is there.
@@ -547,7 +553,7 @@ class Filesystem(MountedDevice):
                 return data
             verdict = self._repair.recover(file, error, was_write=False)
         self._announce(file, verdict)
-        raise error
+        raise error if direct else _through_the_cache(error)
 
     def read_now(self, handle: int, offset: int, buffer: memoryview, direct: bool | None = None) -> int | None:
         """Do `read`, into *buffer*, if neither a disk nor a lock must be waited for: return the number of bytes.
@@ -555,11 +561,12 @@ class Filesystem(MountedDevice):
         None if one must: nothing has changed then, but for what is in *buffer*.
         """
         opened = self._opened_for_reading(handle)
+        direct = opened.direct if direct is None else direct
         file = opened.file
         if not file.lock.acquire(False):
             return None
         try:
-            length = file.check_read(offset, len(buffer), direct=opened.direct if direct is None else direct)
+            length = file.check_read(offset, len(buffer), direct=direct)
             if not length:
                 return 0
             try:
@@ -573,7 +580,7 @@ class Filesystem(MountedDevice):
         finally:
             file.lock.release()
         self._announce(file, verdict)
-        raise error
+        raise error if direct else _through_the_cache(error)
 
     def _opened_for_reading(self, handle: int) -> _Handle:
         opened = self._opened(handle)

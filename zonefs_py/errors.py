@@ -151,6 +151,34 @@ class HostFull(DeviceError, errno=errno.ENOSPC):
     """The host file system below an emulated device has no space (or quota) left."""
 
 
+class RequestTimedOut(DeviceError, errno=errno.ETIMEDOUT):
+    """The device did not answer in time (``BLK_STS_TIMEOUT``)."""
+
+
+class TransportFailed(DeviceError, errno=errno.ENOLINK):
+    """The way to the device failed (``BLK_STS_TRANSPORT``)."""
+
+
+class TargetFailed(DeviceError, errno=errno.EREMOTEIO):
+    """The device failed, or refused the request as one that cannot be done (``BLK_STS_TARGET``)."""
+
+
+class ReservedForOthers(DeviceError, errno=errno.EBADE):
+    """Another computer has reserved the device (``BLK_STS_RESV_CONFLICT``)."""
+
+
+class MediumFailed(DeviceError, errno=errno.ENODATA):
+    """The device could not read or write its medium there (``BLK_STS_MEDIUM``)."""
+
+
+class ProtectionFailed(DeviceError, errno=errno.EILSEQ):
+    """The data do not fit what protects them (``BLK_STS_PROTECTION``)."""
+
+
+class DeviceOffline(DeviceError, errno=errno.ENODEV):
+    """The kernel sends the device no more requests (``BLK_STS_OFFLINE``)."""
+
+
 # What keeps a device or a file system from being used at all. The message is for a user.
 
 
@@ -182,16 +210,25 @@ class MountError(UserError):
     """The file system could not be mounted or unmounted."""
 
 
+_STATUSES: tuple[type[DeviceError], ...] = (
+    HostFull,
+    OpenZonesExhausted,
+    ActiveZonesExhausted,
+    RequestTimedOut,
+    TransportFailed,
+    TargetFailed,
+    ReservedForOthers,
+    MediumFailed,
+    ProtectionFailed,
+    DeviceOffline,
+)
+_FROM_OS: dict[int, type[DeviceError]] = {kind.errno: kind for kind in _STATUSES} | {errno.EDQUOT: HostFull}
+# Of the other errnos the kernel takes some for more than an answer: it would go on by itself, or ask again.
+
+
 def from_os_error(exc: OSError, what: str) -> DeviceError:
     """Return the device error for *exc*, which the host raised while it did *what*."""
-    message = f"{what}: {exc.strerror or exc}"
-    if exc.errno in (errno.ENOSPC, errno.EDQUOT):
-        return HostFull(message)
-    if exc.errno == errno.ETOOMANYREFS:
-        return OpenZonesExhausted(message)
-    if exc.errno == errno.EOVERFLOW:
-        return ActiveZonesExhausted(message)
-    return DeviceError(message)
+    return _FROM_OS.get(exc.errno or 0, DeviceError)(f"{what}: {exc.strerror or exc}")
 
 
 def describe_os_error(exc: OSError) -> str:

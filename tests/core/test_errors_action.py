@@ -25,7 +25,14 @@ from tests.core.filesystems import (
 )
 from tests.device.failing import FailingDevice, Rule
 from zonefs_py.device.memory import MemoryDevice
-from zonefs_py.errors import ActiveZonesExhausted, DeviceError, HostFull, NotPermitted, ReadOnlyFilesystem
+from zonefs_py.errors import (
+    ActiveZonesExhausted,
+    DeviceError,
+    HostFull,
+    MediumFailed,
+    NotPermitted,
+    ReadOnlyFilesystem,
+)
 from zonefs_py.fs.attributes import AttributeChanges
 from zonefs_py.fs.filesystem import Filesystem
 from zonefs_py.zone import ZoneCondition, ZoneOp
@@ -291,6 +298,18 @@ class TestErrors:
                 fs.write(handle, 0, pattern(0, 4 * BLOCK))
             assert raised.value.errno_name == "ENOSPC"
             check_degraded(fs, handle, policy, 2 * BLOCK if policy == "repair" else 0)
+
+    def test_a_read_past_the_page_cache_has_the_errno_of_the_device_and_another_is_an_io_error(self) -> None:
+        device = FailingDevice(new_device(), Rule("read", FIRST, times=3, error=MediumFailed))
+        with Filesystem(device) as fs:
+            fill(fs, "seq/0", 1)
+            with pytest.raises(MediumFailed):
+                fs.read(fs.open("seq/0", DIRECT), 0, BLOCK)
+            for handle, direct in ((fs.open("seq/0", os.O_RDONLY), None), (fs.open("seq/0", DIRECT), False)):
+                with pytest.raises(DeviceError) as raised:
+                    fs.read(handle, 0, BLOCK, direct=direct)
+                assert raised.value.errno_name == "EIO"
+                assert "fails as asked for" in str(raised.value)
 
     @pytest.mark.parametrize("policy", POLICIES)
     def test_a_write_beyond_the_active_zones_is_an_error(self, policy: str) -> None:

@@ -8,7 +8,8 @@ import struct
 import subprocess
 
 from tests.equality.geometry import Geometry
-from tests.equality.nullblk import SECTOR, NullBlk
+from tests.equality.nullblk import NullBlk
+from tests.equality.zoned import SECTOR
 
 _CONTROL = "/dev/mapper/control"
 _VERSION = (4, 0, 0)
@@ -24,7 +25,7 @@ FEATURES = {"": "", "error": " 1 error_writes", "drop": " 1 drop_writes"}
 
 
 class FlakyNullBlk(NullBlk):
-    """A null_blk with a write cache, below a device-mapper device: ``name`` and ``path`` are the latter's."""
+    """A null_blk with a write cache, below a device-mapper device, whose ``path`` this has."""
 
     def __init__(self, name: str, geometry: Geometry) -> None:
         super().__init__(name, geometry, cache_mib=1)
@@ -32,8 +33,7 @@ class FlakyNullBlk(NullBlk):
         self._below = self.path
         self._mapped = name.encode()
         number = self._mapper(_CREATE)
-        self.name = f"dm-{os.minor(number)}"
-        self.path = f"/dev/{self.name}"
+        self.path = f"/dev/dm-{os.minor(number)}"
         self.let_fail("")
 
     def let_fail(self, how: str) -> None:

@@ -40,6 +40,15 @@ class Geometry:
         size = self.last_zone_size if zone == self.nr_zones - 1 else self.zone_size
         return size if zone < self.nr_conventional else min(size, self.capacity)
 
+    def seq_zone(self, number: int) -> int:
+        """The zone of ``seq/number``: zone 0 has no file."""
+        return max(self.nr_conventional, 1) + number
+
+    @property
+    def nr_seq_files(self) -> int:
+        """How many sequential files there are."""
+        return self.nr_zones - self.seq_zone(0)
+
 
 GEOMETRIES = {
     "plain": Geometry(64 * MIB, 4 * MIB, 4 * MIB, 4, 4096),
@@ -52,6 +61,10 @@ GEOMETRIES = {
     "small": Geometry(16 * MIB, 1 * MIB, 1 * MIB, 4, 4096),
     "small-sectors": Geometry(32 * MIB, 2 * MIB, 1 * MIB, 3, 512),
     "small-limits": Geometry(16 * MIB, 1 * MIB, 1 * MIB, 2, 4096, max_open=3, max_active=5),
+    "scsi": Geometry(64 * MIB, 4 * MIB, 4 * MIB, 4, 4096, max_open=4),
+    "scsi-sectors": Geometry(64 * MIB, 4 * MIB, 4 * MIB, 4, 512, max_open=4),
+    "scsi-many": Geometry(64 * MIB, 1 * MIB, 1 * MIB, 4, 4096, max_open=4),
+    "zns": Geometry(64 * MIB, 4 * MIB, 3 * MIB, 0, 4096, max_open=4, max_active=6),
 }
 
 

@@ -23,6 +23,9 @@ from tests.equality.calls import Calls
 from tests.equality.geometry import GEOMETRIES, pack_superblock
 from tests.equality.subjects import SUBJECTS, Subject
 
+SEQUENCES = {"null_blk": random_calls.SEQUENCES} | random_calls.LIVE_SEQUENCES
+"""By the kind of device."""
+
 
 def matches(name: str, patterns: list[str]) -> bool:
     """Whether a case or sequence is wanted; without patterns all are."""
@@ -70,17 +73,19 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="file for the lines; default: stdout")
     only = "cases (GROUP/CASE) and sequences (random/NAME) whose names match; may be repeated"
     parser.add_argument("--only", action="append", default=[], metavar="PATTERN", help=only)
+    parser.add_argument("--device", default="", help="a block device to overwrite, for subjects that make none")
     parser.add_argument("--directory", type=Path, help="where to mount, and to make emulated devices")
     arguments = parser.parse_args()
     os.umask(0o022)
     with tempfile.TemporaryDirectory(prefix="equality-", dir=arguments.directory) as directory:
         os.chmod(directory, 0o755)
-        subject = SUBJECTS[arguments.subject](Path(directory))
+        subject = SUBJECTS[arguments.subject](Path(directory), arguments.device)
         with arguments.out.open("w") if arguments.out else sys.stdout as out:
             out.write(f'{{"subject":"{subject.kind}","version":"{subject.version}"}}\n')
-            for name, group in cases.GROUPS.items():
-                run_group(subject, name, group, out, arguments.only)
-            for name, sequence in random_calls.SEQUENCES.items():
+            for name, group in (cases.GROUPS | cases.LIVE_GROUPS).items():
+                if group.device == subject.device_kind:
+                    run_group(subject, name, group, out, arguments.only)
+            for name, sequence in SEQUENCES[subject.device_kind].items():
                 if matches(f"random/{name}", arguments.only):
                     random_calls.run(subject, name, sequence, out)
     return 0

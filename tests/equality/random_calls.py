@@ -53,6 +53,18 @@ SEQUENCES = {
     "remount-ro": Sequence(11, "small", "errors=remount-ro", external=True),
 }
 
+LIVE_SEQUENCES = {
+    "scsi_debug": {
+        "scsi": Sequence(21, "scsi"),
+        "scsi-sectors": Sequence(22, "scsi-sectors", "errors=repair,explicit-open"),
+    },
+    "zns": {
+        "zns": Sequence(23, "zns"),
+        "zns-explicit-open": Sequence(24, "zns", "errors=repair,explicit-open"),
+    },
+}
+"""What is not recorded, by the kind of device."""
+
 
 class Random:
     """A generator of its own, so that no version of Python changes what was recorded (splitmix64)."""

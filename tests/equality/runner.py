@@ -10,10 +10,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from tests.afterwards import unmounted_afterwards
-from tests.equality.cases import GROUPS
+from tests.equality.cases import GROUPS, LIVE_GROUPS
 from tests.equality.compare import CaseResult, Comparison, Line, Recording, compare, read_recording
 from tests.equality.differences import DIFFERENCES, NOT_COMPARED
-from tests.equality.random_calls import SEQUENCES
+from tests.equality.random_calls import LIVE_SEQUENCES, SEQUENCES
 
 ROOT = Path(__file__).resolve().parents[2]
 RECORDED = ROOT / "tests/equality/recorded/kernel.jsonl.xz"
@@ -37,6 +37,22 @@ ALL_ON_NULL_BLK = {
     **{f"random {name}": [f"random/{name}"] for name in SEQUENCES},
 }
 """Patterns of all of them; that takes two to three times as long."""
+
+LIVE = {
+    "scsi_debug": [
+        "scsi-repair/*_fails_medium",
+        "scsi-repair/*_fail",
+        "scsi-*/write_fails_hardware",
+        "scsi-explicit-open/*_fails",
+        "scsi-closing/*",
+        "random/scsi-sectors",
+    ],
+    "zns": ["zns-explicit-open/*", "zns-limits-repair/*", "zns-repair/external_write_rdwr_direct", "random/zns"],
+}
+"""By the kind of device, patterns of the cases that always run on the kernel's zonefs and on ours there."""
+
+ALL_LIVE = {"scsi_debug": ["*"], "zns": ["*"]}
+"""Patterns of all of them."""
 
 _SECONDS = 900
 _SECONDS_IN_MACHINE = 3600
@@ -122,6 +138,9 @@ Every run of the tests makes the same calls on a mount of an emulated device, an
 ones. On a mount of null_blk, in the virtual machine, `tools/test --vm` does so with the cases that depend on the
 device, which give {on_null_blk} of these answers, and `tools/test --long vm` with all.
 
+Of other devices nothing is recorded: there `tools/test --vm` asks both, the kernel's zonefs first, then ours, on the
+same device in the same machine ([below](#scsi-and-zns)).
+
 What differs must be an entry of [differences.md](differences.md); each of these is a pattern in
 `tests/equality/differences.py`, and one that is not met any more is an error, as is an answer that none explains.
 
@@ -131,6 +150,14 @@ What differs must be an entry of [differences.md](differences.md); each of these
 | equal | {equal} |
 | different for a known reason | {known} |
 | different and not explained | {unexplained} |
+"""
+
+_LIVE = """\
+On a scsi_debug, a SCSI disk whose commands can be made to fail, each way with an errno of its own, and on a ZNS
+namespace of QEMU's, with a zone capacity below the zone size and limits of open and active zones. The answers of both
+are compared while the tests run, and not kept: `tests/vm/test_equality.py` fails if one is different and not explained.
+`tools/test --vm` makes a part of these calls, `tools/test --long vm` all. A group that is named after an `errors=`
+policy is mounted with it, those of explicit-open and closing with `explicit-open`.
 """
 
 
@@ -156,6 +183,9 @@ def document(comparison: Comparison) -> str:
         *_table(("case", "devices and options", "equal", "different", "why"), _case_rows(comparison)),
         "\n## Random calls\n",
         *_table(("sequence", "seed", "options", "equal", "different", "why"), _sequence_rows(comparison)),
+        "\n## SCSI and ZNS\n",
+        _LIVE,
+        *_table(("device", "group", "cases"), _live_rows()),
         "\n## Differences\n",
         *_table(("what", "answers"), _difference_rows(comparison)),
         "\nNot compared:\n",
@@ -183,6 +213,19 @@ def _difference_rows(comparison: Comparison) -> Iterable[tuple[str, str]]:
     for difference in DIFFERENCES:
         met = "only on block devices" if difference.only_on_block_devices else comparison.known[difference.name]
         yield difference.name, str(met)
+
+
+def _live_rows() -> Iterable[tuple[str, str, str]]:
+    alike: dict[tuple[str, str], list[str]] = {}
+    for name, group in LIVE_GROUPS.items():
+        cases = ", ".join(case.__name__.replace("_", " ") for case in group.cases)
+        alike.setdefault((group.device, cases), []).append(name)
+    for (device, cases), names in alike.items():
+        yield device, ", ".join(names), cases
+    for device, sequences in LIVE_SEQUENCES.items():
+        for name, sequence in sequences.items():
+            options = f" ({sequence.options})" if sequence.options else ""
+            yield device, f"random {name}{options}", f"{sequence.calls} calls from seed {sequence.seed}"
 
 
 def _case_rows(comparison: Comparison) -> Iterable[tuple[str, ...]]:

@@ -1,4 +1,4 @@
-"""The file systems that the probe runs on: the kernel's on null_blk, ours on null_blk, ours on an emulated device."""
+"""The file systems that the probe runs on: the kernel's and ours, on block devices; ours on an emulated device."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ from tests.equality import system
 from tests.equality.flakey import FlakyNullBlk
 from tests.equality.geometry import Geometry
 from tests.equality.nullblk import NullBlk
+from tests.equality.scsidebug import ScsiDebug
+from tests.equality.zns import Zns
+from tests.equality.zoned import ZonedBlockDevice
 
 POLICIES = ("remount-ro", "zone-ro", "zone-offline", "repair")
 
@@ -42,10 +45,13 @@ class Subject(ABC):
     """One file system on one device at a time, mounted at ``root`` now and then."""
 
     kind: str
+    device_kind = "null_blk"
+    """Which groups of cases are for it: an emulated device takes the place of a null_blk."""
 
-    def __init__(self, directory: Path) -> None:
-        """*directory* is the subject's own."""
+    def __init__(self, directory: Path, node: str = "") -> None:
+        """*directory* is the subject's own; *node* is a device for those that make none."""
         self.directory = directory
+        self.node = node
         self.root = str(directory / "mnt")
         Path(self.root).mkdir(parents=True, exist_ok=True)
         self.options = ""
@@ -111,7 +117,10 @@ class Subject(ABC):
 
     @abstractmethod
     def let_fail(self, how: str) -> None:
-        """Let all writes and flushes of a flaky device fail (``error``) or be dropped (``drop``); empty: neither."""
+        """Let all writes and flushes of a flaky device fail (``error``) or be dropped (``drop``); empty: neither.
+
+        A scsi_debug has more ways to fail (`ScsiDebug.let_fail`).
+        """
 
     def detach(self) -> None:
         """Unmount lazily: what is open stays usable. `wait_for_end` is to be called when nothing is open any more."""
@@ -121,18 +130,10 @@ class Subject(ABC):
         """Wait until the file system that was detached is gone."""
 
 
-class _OnNullBlk(Subject):
+class _OnBlockDevice(Subject):
     """What the subjects on a block device have in common."""
 
-    def __init__(self, directory: Path) -> None:
-        super().__init__(directory)
-        self._made = 0
-
-    def make(
-        self, geometry: Geometry, write_errors: tuple[int, ...], read_errors: tuple[int, ...], *, flaky: bool = False
-    ) -> None:
-        self.device = (FlakyNullBlk if flaky else NullBlk)(f"equal{os.getpid()}x{self._made}", geometry)
-        self._made += 1
+    device: ZonedBlockDevice
 
     def format(self, superblock: bytes) -> None:
         geometry = self.device.geometry
@@ -145,35 +146,81 @@ class _OnNullBlk(Subject):
     def drop(self) -> None:
         self.device.remove()
 
-    def report(self) -> Zones:
+    def _wait_for_closes(self) -> None:
         # A close(2) that FUSE has not passed on yet goes before this.
         if os.path.ismount(self.root):
             os.statvfs(self.root)
+
+    def report(self) -> Zones:
+        self._wait_for_closes()
         return self.device.report()
 
     def external(self, zone: int, what: str) -> None:
         device = self.device
-        if what in ("readonly", "offline"):
-            device.break_zone(zone, what)
-        elif what == "write":
+        if what == "write":
             _, wp = device.report()[zone]
             device.write(zone * device.geometry.zone_size + wp, b"\xee" * device.geometry.block)
         else:
             device.manage(what, zone)
 
     def fail(self, zone: int, offset: int, length: int) -> None:
-        self.device.set_bad(zone, offset, length)
+        raise AssertionError("no part of a zone of this device can fail")
 
     def let_fail(self, how: str) -> None:
-        if not isinstance(self.device, FlakyNullBlk):
-            raise AssertionError("it was not said that the device was to be flaky when it was made")
+        self._wait_for_closes()
         self.device.let_fail(how)
 
 
-class KernelOnNullBlk(_OnNullBlk):
-    """The kernel's zonefs."""
+class _OnNullBlk(_OnBlockDevice):
+    """On null_blk."""
 
-    kind = "kernel"
+    _made = 0
+
+    def make(
+        self, geometry: Geometry, write_errors: tuple[int, ...], read_errors: tuple[int, ...], *, flaky: bool = False
+    ) -> None:
+        self.device = (FlakyNullBlk if flaky else NullBlk)(f"equal{os.getpid()}x{self._made}", geometry)
+        self._made += 1
+
+    def external(self, zone: int, what: str) -> None:
+        if what in ("readonly", "offline"):
+            self._null_blk.break_zone(zone, what)
+        else:
+            super().external(zone, what)
+
+    def fail(self, zone: int, offset: int, length: int) -> None:
+        self._null_blk.set_bad(zone, offset, length)
+
+    @property
+    def _null_blk(self) -> NullBlk:
+        assert isinstance(self.device, NullBlk)
+        return self.device
+
+
+class _OnScsiDebug(_OnBlockDevice):
+    """On scsi_debug. What may fail is not said when it is made: see `ScsiDebug.let_fail`."""
+
+    device_kind = "scsi_debug"
+
+    def make(
+        self, geometry: Geometry, write_errors: tuple[int, ...], read_errors: tuple[int, ...], *, flaky: bool = False
+    ) -> None:
+        self.device = ScsiDebug(geometry)
+
+
+class _OnZns(_OnBlockDevice):
+    """On the namespace ``node``."""
+
+    device_kind = "zns"
+
+    def make(
+        self, geometry: Geometry, write_errors: tuple[int, ...], read_errors: tuple[int, ...], *, flaky: bool = False
+    ) -> None:
+        self.device = Zns(self.node, geometry)
+
+
+class _Kernel(_OnBlockDevice):
+    """The kernel's zonefs."""
 
     @property
     def version(self) -> str:
@@ -224,6 +271,24 @@ class KernelOnNullBlk(_OnNullBlk):
         return {name: int((directory / name).read_text()) for name in names}
 
 
+class KernelOnNullBlk(_Kernel, _OnNullBlk):
+    """The kernel's zonefs on null_blk: whose answers are recorded."""
+
+    kind = "kernel"
+
+
+class KernelOnScsiDebug(_Kernel, _OnScsiDebug):
+    """The kernel's zonefs on scsi_debug."""
+
+    kind = "kernel-on-scsi_debug"
+
+
+class KernelOnZns(_Kernel, _OnZns):
+    """The kernel's zonefs on ZNS."""
+
+    kind = "kernel-on-zns"
+
+
 class _Ours(Subject):
     """What the subjects that are zonefs-py have in common: the commands' own functions, in processes forked from here.
 
@@ -233,8 +298,8 @@ class _Ours(Subject):
     passthrough = "off"
     """The mount option: ``on``, ``off`` or ``auto``. What differs with it stands in docs/differences.md."""
 
-    def __init__(self, directory: Path) -> None:
-        super().__init__(directory)
+    def __init__(self, directory: Path, node: str = "") -> None:
+        super().__init__(directory, node)
         self._log = directory / "daemon.log"
         self._pid = 0
 
@@ -319,19 +384,30 @@ class _Ours(Subject):
             os.kill(self._pid, signal.SIGKILL)
 
 
-class OursOnNullBlk(_Ours, _OnNullBlk):
+class _OursOnBlockDevice(_Ours, _OnBlockDevice):
     """zonefs-py on a block device."""
-
-    kind = "ours-on-null_blk"
-
-    def __init__(self, directory: Path) -> None:
-        _OnNullBlk.__init__(self, directory)
-        _Ours.__init__(self, directory)
-        self._made = 0
 
     @property
     def device_text(self) -> str:
         return self.device.path
+
+
+class OursOnNullBlk(_OursOnBlockDevice, _OnNullBlk):
+    """zonefs-py on null_blk."""
+
+    kind = "ours-on-null_blk"
+
+
+class OursOnScsiDebug(_OursOnBlockDevice, _OnScsiDebug):
+    """zonefs-py on scsi_debug."""
+
+    kind = "ours-on-scsi_debug"
+
+
+class OursOnZns(_OursOnBlockDevice, _OnZns):
+    """zonefs-py on ZNS."""
+
+    kind = "ours-on-zns"
 
 
 class OursOnEmulated(_Ours):
@@ -448,5 +524,15 @@ class OursPassingReads(OursOnEmulated):
 
 
 SUBJECTS: dict[str, type[Subject]] = {
-    subject.kind: subject for subject in (KernelOnNullBlk, OursOnNullBlk, OursOnEmulated, OursPassingReads)
+    subject.kind: subject
+    for subject in (
+        KernelOnNullBlk,
+        KernelOnScsiDebug,
+        KernelOnZns,
+        OursOnNullBlk,
+        OursOnScsiDebug,
+        OursOnZns,
+        OursOnEmulated,
+        OursPassingReads,
+    )
 }

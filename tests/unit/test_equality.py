@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import copy
+import fnmatch
 import json
 from typing import Any
 
 import pytest
 
 from tests.equality import runner
+from tests.equality.cases import LIVE_GROUPS
 from tests.equality.compare import Recording, compare, read_lines, read_recording
 from tests.equality.differences import DIFFERENCES
+from tests.equality.random_calls import LIVE_SEQUENCES
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +33,9 @@ def test_equal_answers_are_equal(recorded: Recording, ours: Recording) -> None:
     assert result.equal == recorded.calls
     # A difference that is gone must go from the table, and from docs/differences.md.
     assert result.unused == [one.name for one in DIFFERENCES if not one.only_on_block_devices]
-    assert result.unused_on_block_device == [one.name for one in DIFFERENCES if one.only_on_block_devices]
+    assert result.unused_on_block_device == [
+        one.name for one in DIFFERENCES if one.only_on_block_devices and any(map(one.concerns, recorded.cases))
+    ]
 
 
 def test_differences_of_block_devices_are_missed_only_where_they_could_be_met(recorded: Recording) -> None:
@@ -52,6 +57,16 @@ def test_what_runs_on_null_blk_is_there(recorded: Recording) -> None:
             assert runner.matching(recorded, [pattern]).cases
     patterns = [pattern for some in runner.ALL_ON_NULL_BLK.values() for pattern in some]
     assert runner.matching(recorded, patterns) == recorded
+
+
+def test_what_is_asked_live_is_there() -> None:
+    for kind, patterns in runner.LIVE.items():
+        names = [f"{name}/{case.__name__}" for name, group in LIVE_GROUPS.items() for case in group.cases]
+        names = [name for name in names if LIVE_GROUPS[name.partition("/")[0]].device == kind]
+        names += [f"random/{name}" for name in LIVE_SEQUENCES[kind]]
+        for pattern in patterns:
+            assert fnmatch.filter(names, pattern), pattern
+    assert {group.device for group in LIVE_GROUPS.values()} == set(runner.LIVE) == set(runner.ALL_LIVE)
 
 
 @pytest.mark.parametrize(

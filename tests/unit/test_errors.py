@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
 import pytest
 
-from zonefs_py.errors import describe_os_error, naming_errors
+from zonefs_py.errors import describe_os_error, from_os_error, naming_errors
 
 
 def test_an_error_of_a_descriptor_gets_the_name(tmp_path: Path) -> None:
@@ -30,3 +31,20 @@ def test_an_error_with_a_whole_path_keeps_it(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as caught, naming_errors("elsewhere"):
         os.open(tmp_path / "none", os.O_RDONLY)
     assert describe_os_error(caught.value) == f"{tmp_path}/none: No such file or directory"
+
+
+@pytest.mark.parametrize(
+    "name",
+    "EIO ENOSPC ETOOMANYREFS EOVERFLOW ETIMEDOUT ENOLINK EREMOTEIO EBADE ENODATA EILSEQ ENODEV".split(),
+)
+def test_what_the_block_layer_says_of_a_failed_request_is_passed_on(name: str) -> None:
+    number = getattr(errno, name)
+    error = from_os_error(OSError(number, os.strerror(number)), "zone 1: read")
+    assert (error.errno, error.errno_name) == (number, name)
+    assert str(error) == f"zone 1: read: {os.strerror(number)}"
+
+
+def test_other_words_of_the_host_are_an_io_error() -> None:
+    """Above all those by which the kernel would go on by itself, or ask again."""
+    for number in (errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EAGAIN, errno.EINTR, errno.EBADF):
+        assert from_os_error(OSError(number, "no"), "flush").errno_name == "EIO"

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.vm.suites import SCRIPT_ZNS
 from tools.machine.errors import QemuError, VmError
 from tools.machine.session import Machine, Settings
 from zonefs_py.fs.superblock import Features, Superblock
@@ -37,7 +38,7 @@ class Guest:
     def __init__(self, machine: Machine, share: Path) -> None:
         self.machine = machine
         self.share = share
-        (self.zns,) = machine.devices
+        self.zns, self.limited_zns = machine.devices
         self._mounts = 0
 
     def run(
@@ -92,7 +93,7 @@ class Guest:
 
 @pytest.fixture(scope="session")
 def guest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest]:
-    """The machine, started once; it has a ZNS namespace with small limits for Copy."""
+    """The machine, started once, with two ZNS namespaces: one has small limits for Copy, the other for zones."""
     share = tmp_path_factory.mktemp("share")
-    with running_machine(Settings(devices=[ZNS], shares=[share], memory_mib=3072)) as machine:
+    with running_machine(Settings(devices=[ZNS, SCRIPT_ZNS], shares=[share], memory_mib=3072)) as machine:
         yield Guest(machine, share)

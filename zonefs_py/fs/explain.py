@@ -121,8 +121,9 @@ _FIXED: dict[type[ZonefsError], Explanation] = {
         "A copy through memory needs a buffer.", "docs/copy.md", "copy less at a time, or set copy_max_bytes lower"
     ),
     HostFull: Explanation(
-        "The zones of an emulated device are files of the host, whose file system has no space left.",
-        "docs/device-format.md",
+        "No space is left: on the host, whose files the zones of an emulated device are, or on a drive that has less"
+        " than it shows.",
+        "docs/device-format.md, docs/block-devices.md",
         "free space on the host's file system, or reset zones that are not needed",
     ),
     OpenZonesExhausted: Explanation(

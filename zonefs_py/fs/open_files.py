@@ -39,6 +39,11 @@ class Handle:
         self.keep_atime = bool(flags & os.O_NOATIME)
 
 
+def _through_the_cache(error: DeviceError) -> DeviceError:
+    """What a read that is not direct is answered for *error*: the page cache knows of no errno but EIO."""
+    return DeviceError(str(error))
+
+
 class OpenFiles(Inodes):
     """The open files of a `Filesystem`. Every method that takes a handle raises BadHandle if it is not open."""
 
@@ -198,11 +203,12 @@ class OpenFiles(Inodes):
         *direct* None: as the file was opened. Raises BadHandle, NotPermitted, NotAligned, DeviceError.
         """
         opened = self._opened_for_reading(handle)
+        direct = opened.direct if direct is None else direct
         file = opened.file
         readings = self._copier.readings
         readings.wait_for_turn_to_read(file)
         with file.lock:
-            length = file.check_read(offset, length, direct=opened.direct if direct is None else direct)
+            length = file.check_read(offset, length, direct=direct)
             if not length:
                 return b""
             # The device may take its time: others may read meanwhile, and write behind what is there.
@@ -223,7 +229,7 @@ class OpenFiles(Inodes):
                 return data
             verdict = self._repair.recover(file, error, was_write=False)
         self._announce(file, verdict)
-        raise error
+        raise error if direct else _through_the_cache(error)
 
     def read_now(self, handle: int, offset: int, buffer: memoryview, direct: bool | None = None) -> int | None:
         """Do `read`, into *buffer*, if neither a disk nor a lock must be waited for: return the number of bytes.
@@ -231,11 +237,12 @@ class OpenFiles(Inodes):
         None if one must: nothing has changed then, but for what is in *buffer*.
         """
         opened = self._opened_for_reading(handle)
+        direct = opened.direct if direct is None else direct
         file = opened.file
         if not file.lock.acquire(False):
             return None
         try:
-            length = file.check_read(offset, len(buffer), direct=opened.direct if direct is None else direct)
+            length = file.check_read(offset, len(buffer), direct=direct)
             if not length:
                 return 0
             try:
@@ -249,7 +256,7 @@ class OpenFiles(Inodes):
         finally:
             file.lock.release()
         self._announce(file, verdict)
-        raise error
+        raise error if direct else _through_the_cache(error)
 
     def _opened_for_reading(self, handle: int) -> Handle:
         opened = self._opened(handle)

@@ -13,6 +13,7 @@ from tests.equality.cases import (  # noqa: F401
     copying,
     errors,
     flaky,
+    injected,
     limits,
     mapping,
     mounting,
@@ -25,6 +26,6 @@ from tests.equality.cases import (  # noqa: F401
     writing,
     writing_more,
 )
-from tests.equality.cases.groups import GROUPS, Group
+from tests.equality.cases.groups import GROUPS, LIVE_GROUPS, Group
 
-__all__ = ["GROUPS", "Group"]
+__all__ = ["GROUPS", "LIVE_GROUPS", "Group"]

@@ -16,7 +16,7 @@ Case = Callable[[Calls], None]
 
 @dataclass
 class Group:
-    """Cases that share one device and one mount."""
+    """Cases that share one device, of the kind ``device``, and one mount."""
 
     geometry: str
     options: str = ""
@@ -28,6 +28,7 @@ class Group:
     write_errors: tuple[int, ...] = ()
     read_errors: tuple[int, ...] = ()
     flaky: bool = False
+    device: str = "null_blk"
     cases: list[Case] = field(default_factory=list)
 
 
@@ -51,11 +52,33 @@ GROUPS: dict[str, Group] = {
     **{f"limits-{policy}": Group("limits", f"errors={policy}") for policy in POLICIES},
     **{f"flaky-{policy}": Group("many", f"errors={policy}", flaky=True) for policy in POLICIES},
 }
+"""What is recorded: on null_blk."""
+
+LIVE_GROUPS: dict[str, Group] = {
+    "scsi": Group("scsi", device="scsi_debug"),
+    "scsi-sectors": Group("scsi-sectors", device="scsi_debug"),
+    "scsi-aggregated": Group("scsi", features=shapes.AGGR_CNV, device="scsi_debug"),
+    "scsi-explicit-open": Group("scsi", "explicit-open", device="scsi_debug"),
+    "scsi-closing": Group("scsi", "explicit-open", device="scsi_debug"),
+    "scsi-mounts": Group("scsi-many", mounted=False, device="scsi_debug"),
+    **{f"scsi-{policy}": Group("scsi-many", f"errors={policy}", device="scsi_debug") for policy in POLICIES},
+    "zns": Group("zns", device="zns"),
+    "zns-explicit-open": Group("zns", "explicit-open", device="zns"),
+    **{f"zns-{policy}": Group("zns", f"errors={policy}", device="zns") for policy in POLICIES},
+    **{f"zns-limits-{policy}": Group("zns", f"errors={policy}", device="zns") for policy in POLICIES},
+}
+"""What is not recorded: the kernel's zonefs and ours run one after the other, on the same device."""
 
 ALL_SHAPES = ("plain", "sectors", "aggregated", "aggregated-sectors", "owned", "odd", "sequential", "limits")
 BOTH = ("plain", "sectors")
 ERRORS = tuple(f"errors-{policy}" for policy in POLICIES)
 FLAKY = tuple(f"flaky-{policy}" for policy in POLICIES)
+LIVE = ("scsi", "scsi-sectors", "zns")
+LIVE_EXPLICIT_OPEN = ("scsi-explicit-open", "zns-explicit-open")
+LIVE_LIMITS = ("scsi", "zns", *LIVE_EXPLICIT_OPEN)
+SCSI_ERRORS = tuple(f"scsi-{policy}" for policy in POLICIES)
+ZNS_ERRORS = tuple(f"zns-{policy}" for policy in POLICIES)
+ZNS_LIMITS = tuple(f"zns-limits-{policy}" for policy in POLICIES)
 
 
 def case(*groups: str) -> Callable[[Case], Case]:
@@ -63,7 +86,7 @@ def case(*groups: str) -> Callable[[Case], Case]:
 
     def put(function: Case) -> Case:
         for group in groups:
-            GROUPS[group].cases.append(function)
+            (GROUPS | LIVE_GROUPS)[group].cases.append(function)
         return function
 
     return put
@@ -106,12 +129,17 @@ def open_and_close(path: str, flags: int) -> None:
     os.close(os.open(path, flags, 0o644))
 
 
+def spare(t: Calls) -> str:
+    """A file that no case breaks."""
+    return f"seq/{min(30, t.geometry.nr_seq_files - 1)}"
+
+
 def recover(t: Calls) -> None:
     """Go on with a file system that may have become read-only."""
-    t.writable("seq/30")
+    t.writable(spare(t))
     t.close_all()
     t.remount("", read_only=False)
-    t.writable("seq/30")
+    t.writable(spare(t))
 
 
 def use_broken(t: Calls, name: str, file: File | None = None, *, read: bool = True) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 
 from tests.equality.calls import Calls, File
-from tests.equality.cases.groups import case, statvfs
+from tests.equality.cases.groups import LIVE_EXPLICIT_OPEN, LIVE_LIMITS, ZNS_LIMITS, case, statvfs
 from tests.equality.subjects import POLICIES
 
 
-@case("limits", "explicit-open", "active", "unlimited-explicit-open")
+@case("limits", "explicit-open", "active", "unlimited-explicit-open", *LIVE_LIMITS)
 def opening_many(t: Calls) -> None:
     b = t.block
     files = []
@@ -39,7 +39,7 @@ def opening_many(t: Calls) -> None:
     t.counters()
 
 
-@case("limits", "explicit-open", "active", "unlimited-explicit-open")
+@case("limits", "explicit-open", "active", "unlimited-explicit-open", *LIVE_LIMITS)
 def open_and_truncate(t: Calls) -> None:
     b, cap = t.block, t.geometry.zone_capacity(8)
     file = t.open("seq/4", "RDWR|DIRECT")
@@ -78,7 +78,7 @@ def open_and_truncate(t: Calls) -> None:
     t.counters()
 
 
-@case("explicit-open", "active")
+@case("explicit-open", "active", *LIVE_EXPLICIT_OPEN)
 def closing_parts(t: Calls) -> None:
     b = t.block
     file = t.open("seq/0", "WRONLY|DIRECT")
@@ -101,7 +101,7 @@ def closing_parts(t: Calls) -> None:
     t.counters()
 
 
-@case("explicit-open")
+@case("explicit-open", *LIVE_EXPLICIT_OPEN)
 def limit_of_open_files(t: Calls) -> None:
     t.truncate("seq/6", t.geometry.capacity)
     writer = t.open("seq/5", "WRONLY|DIRECT")
@@ -129,7 +129,7 @@ def fill_active(t: Calls, count: int) -> None:
         t.close(file)
 
 
-@case("limits", *(f"limits-{policy}" for policy in POLICIES))
+@case("limits", *(f"limits-{policy}" for policy in POLICIES), "scsi", *ZNS_LIMITS)
 def too_many_active_zones(t: Calls) -> None:
     fill_active(t, 6)
     t.snapshot()
@@ -155,7 +155,7 @@ def too_many_active_zones(t: Calls) -> None:
     t.counters()
 
 
-@case("active", "explicit-open")
+@case("active", "explicit-open", *LIVE_EXPLICIT_OPEN)
 def active_zones_and_opens(t: Calls) -> None:
     fill_active(t, 6)
     t.snapshot()
@@ -170,7 +170,7 @@ def active_zones_and_opens(t: Calls) -> None:
     t.counters()
 
 
-@case("limits")
+@case("limits", *LIVE_LIMITS)
 def truncate_at_limits(t: Calls) -> None:
     fill_active(t, 4)
     t.snapshot()
@@ -182,7 +182,7 @@ def truncate_at_limits(t: Calls) -> None:
     t.counters()
 
 
-@case("plain", "limits", "explicit-open")
+@case("plain", "limits", "explicit-open", *LIVE_LIMITS)
 def conditions_over_a_life(t: Calls) -> None:
     b, cap = t.block, t.geometry.capacity
     file = t.open("seq/0", "WRONLY|DIRECT")
@@ -203,10 +203,10 @@ def conditions_over_a_life(t: Calls) -> None:
     t.truncate("seq/0", 0)
 
 
-@case("limits", "explicit-open", "plain")
+@case("limits", "explicit-open", "plain", *LIVE_LIMITS)
 def conditions_over_mounts(t: Calls) -> None:
     options = t.subject.options
-    first = t.geometry.nr_conventional
+    first = t.geometry.seq_zone(0)
     files = [t.open(f"seq/{number}", "WRONLY|DIRECT") for number in range(3)]
     for file in files[:2]:
         t.pwrite(file, 0, 2 * t.block)

@@ -141,7 +141,7 @@ def remounts(t: Calls) -> None:
         t.remount("errors=zone-ro", read_only=False)
         file = t.open("seq/0", "RDWR|DIRECT")
         t.pwrite(file, t.block, t.block)
-        t.external(t.geometry.nr_conventional, "write")
+        t.external(t.geometry.seq_zone(0), "write")
         t.pwrite(file, 2 * t.block, t.block)
         t.snapshot("seq/0")
 
@@ -173,7 +173,7 @@ def remount_without_options(t: Calls) -> None:
         t.mount("errors=repair")
         t.record("remount-bare", [], t.subject.remount_bare)
         file = t.open("seq/0", "RDWR|DIRECT")
-        t.external(t.geometry.nr_conventional, "write")
+        t.external(t.geometry.seq_zone(0), "write")
         t.pwrite(file, 0, t.block)
         t.writable("seq/1")
 
@@ -207,7 +207,7 @@ def mount_twice(t: Calls) -> None:
 def mount_with_broken_zones(t: Calls) -> None:
     t.subject.drop()
     t.subject.make(t.geometry, (), ())
-    first = t.geometry.nr_conventional
+    first = t.geometry.seq_zone(0)
     with formatted(t):
         t.mount()
         for number in range(3):

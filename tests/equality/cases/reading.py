@@ -6,10 +6,10 @@ import os
 
 from tests.equality import system
 from tests.equality.calls import Calls
-from tests.equality.cases.groups import BOTH, case
+from tests.equality.cases.groups import BOTH, LIVE, case
 
 
-@case(*BOTH)
+@case(*BOTH, *LIVE)
 def reads(t: Calls) -> None:
     b, cap = t.block, t.geometry.capacity
     writer = t.open("seq/0", "WRONLY|DIRECT")
@@ -61,7 +61,7 @@ def read_bad_pointer(t: Calls) -> None:
         t.record("pread-bad", ["seq/0", flags], system.read_to, file.fd, address, t.block, 0)
 
 
-@case(*BOTH)
+@case(*BOTH, *LIVE)
 def coherence(t: Calls) -> None:
     b = t.block
     early = t.open("seq/0", "RDONLY")
@@ -83,7 +83,7 @@ def coherence(t: Calls) -> None:
     t.pread(direct, 0, b)
 
 
-@case(*BOTH)
+@case(*BOTH, *LIVE)
 def seeks(t: Calls) -> None:
     b = t.block
     file = t.open("seq/0", "RDWR|DIRECT")

@@ -9,7 +9,7 @@ from typing import Any
 
 from tests.equality import system
 from tests.equality.calls import Calls
-from tests.equality.cases.groups import ALL_SHAPES, BOTH, all_files, case, mode_of, statvfs
+from tests.equality.cases.groups import ALL_SHAPES, BOTH, LIVE, all_files, case, mode_of, statvfs
 
 
 def entries(t: Calls, directory: str) -> list[list[Any]]:
@@ -25,7 +25,7 @@ def entries(t: Calls, directory: str) -> list[list[Any]]:
         os.close(fd)
 
 
-@case(*ALL_SHAPES)
+@case(*ALL_SHAPES, *LIVE, "scsi-aggregated")
 def tree(t: Calls) -> None:
     t.stat("")
     for directory in ("cnv", "seq"):
@@ -39,7 +39,7 @@ def tree(t: Calls) -> None:
     t.counters()
 
 
-@case(*BOTH)
+@case(*BOTH, *LIVE)
 def space_accounting(t: Calls) -> None:
     a = t.open("seq/0", "WRONLY|DIRECT")
     t.pwrite(a, 0, 3 * t.block)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 
 from tests.equality.calls import Calls
-from tests.equality.cases.groups import BOTH, all_files, case
+from tests.equality.cases.groups import BOTH, LIVE, all_files, case
 
 
-@case(*BOTH, "aggregated", "odd")
+@case(*BOTH, "aggregated", "odd", "scsi", "zns")
 def truncations(t: Calls) -> None:
     b, cap, zone = t.block, t.geometry.capacity, t.geometry.zone_size
     largest = max(os.stat(t.path(name)).st_blocks * 512 for name in all_files(t))
@@ -50,7 +50,7 @@ def truncations(t: Calls) -> None:
     t.snapshot(last)
 
 
-@case("plain")
+@case("plain", *LIVE)
 def truncate_while_open(t: Calls) -> None:
     b, cap = t.block, t.geometry.capacity
     file = t.open("seq/0", "RDWR|DIRECT")
@@ -67,9 +67,9 @@ def truncate_while_open(t: Calls) -> None:
     t.snapshot()
 
 
-@case("plain")
+@case("plain", *LIVE)
 def truncate_after_external_changes(t: Calls) -> None:
-    zone = t.geometry.nr_conventional
+    zone = t.geometry.seq_zone(0)
     file = t.open("seq/0", "RDWR|DIRECT")
     for what in ("write", "reset", "finish"):
         t.pwrite(file, 0, t.block)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 
 from tests.equality.calls import Calls
-from tests.equality.cases.groups import BOTH, all_files, case
+from tests.equality.cases.groups import BOTH, LIVE, all_files, case
 
 
-@case(*BOTH)
+@case(*BOTH, *LIVE)
 def write_positions(t: Calls) -> None:
     b = t.block
     file = t.open("seq/0", "RDWR|DIRECT")
@@ -22,7 +22,7 @@ def write_positions(t: Calls) -> None:
     t.snapshot()
 
 
-@case(*BOTH, "odd")
+@case(*BOTH, "odd", "scsi-sectors", "zns")
 def write_at_capacity(t: Calls) -> None:
     b = t.block
     last = [name for name in all_files(t) if name.startswith("seq")][-1]

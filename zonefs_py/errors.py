@@ -210,7 +210,8 @@ class MountError(UserError):
     """The file system could not be mounted or unmounted."""
 
 
-_STATUSES: tuple[type[DeviceError], ...] = (
+DEVICE_ERRORS: tuple[type[DeviceError], ...] = (
+    DeviceError,
     HostFull,
     OpenZonesExhausted,
     ActiveZonesExhausted,
@@ -222,7 +223,9 @@ _STATUSES: tuple[type[DeviceError], ...] = (
     ProtectionFailed,
     DeviceOffline,
 )
-_FROM_OS: dict[int, type[DeviceError]] = {kind.errno: kind for kind in _STATUSES} | {errno.EDQUOT: HostFull}
+"""What a call of a device can fail with: each has an errno of its own, that of a status of the kernel's block layer."""
+
+_FROM_OS: dict[int, type[DeviceError]] = {kind.errno: kind for kind in DEVICE_ERRORS} | {errno.EDQUOT: HostFull}
 # Of the other errnos the kernel takes some for more than an answer: it would go on by itself, or ask again.
 
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from zonefs_py import errors
 from zonefs_py.config import ErrorsPolicy, FormatOptions, MountOptions
 from zonefs_py.device.base import ZonedDevice
 from zonefs_py.device.fault import FaultDevice
@@ -93,6 +94,13 @@ ERROR_CLASSES = {
     "ENOSPC": HostFull,
     "ETOOMANYREFS": OpenZonesExhausted,
     "EOVERFLOW": ActiveZonesExhausted,
+    "ETIMEDOUT": errors.RequestTimedOut,
+    "ENOLINK": errors.TransportFailed,
+    "EREMOTEIO": errors.TargetFailed,
+    "EBADE": errors.ReservedForOthers,
+    "ENODATA": errors.MediumFailed,
+    "EILSEQ": errors.ProtectionFailed,
+    "ENODEV": errors.DeviceOffline,
 }
 
 

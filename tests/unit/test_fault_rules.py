@@ -73,7 +73,9 @@ def rules(draw: st.DrawFn) -> FaultRule:
 
 
 def test_errors_have_the_names_of_their_errno() -> None:
-    assert list(ERRORS) == ["EIO", "ENOSPC", "ETOOMANYREFS", "EOVERFLOW"]
+    ours = ["EIO", "ENOSPC", "ETOOMANYREFS", "EOVERFLOW"]
+    drives = ["ETIMEDOUT", "ENOLINK", "EREMOTEIO", "EBADE", "ENODATA", "EILSEQ", "ENODEV"]
+    assert list(ERRORS) == ours + drives
 
 
 # Which calls
@@ -262,7 +264,7 @@ WRITE_FAIL = {"operation": "write", "effect": "fail"}
         ({"every": 0}, '"every" is 0'),
         ({"count": 0}, '"count" is 0'),
         ({"count": "2"}, """"count" is '2', not a whole number"""),
-        ({"error": "EPERM"}, """"error" is 'EPERM'; known are EIO, ENOSPC, ETOOMANYREFS, EOVERFLOW"""),
+        ({"error": "EPERM"}, """"error" is 'EPERM'; known are EIO, ENOSPC, ETOOMANYREFS, EOVERFLOW, ETIMEDOUT, """),
         ({"error": 5}, '"error" is 5, not a text'),
         ({"after": -1}, '"after" is -1'),
         ({"after": 1 << 61}, '"after" is 2305843009213693952: it must be 0 to'),

@@ -14,7 +14,7 @@ from enum import Enum
 from typing import Any, NamedTuple
 
 from zonefs_py.device.description import shorten
-from zonefs_py.errors import ActiveZonesExhausted, DeviceError, HostFull, OpenZonesExhausted, UserError
+from zonefs_py.errors import DEVICE_ERRORS, DeviceError, UserError
 
 FORMAT_VERSION = 1
 MAX_NUMBER = 1 << 60
@@ -54,10 +54,8 @@ class Effect(Enum):
     EXTERNAL_FINISH = "external-finish"
 
 
-ERRORS: dict[str, type[DeviceError]] = {
-    kind("").errno_name: kind for kind in (DeviceError, HostFull, OpenZonesExhausted, ActiveZonesExhausted)
-}
-"""What a call can fail with, by the name of the errno: EIO, ENOSPC, ETOOMANYREFS (open), EOVERFLOW (active zones)."""
+ERRORS: dict[str, type[DeviceError]] = {kind("").errno_name: kind for kind in DEVICE_ERRORS}
+"""What a call can fail with, by the name of the errno."""
 
 TRANSFERS = frozenset({Operation.WRITE, Operation.COPY})
 """Operations that can be cut in the middle."""

@@ -156,7 +156,7 @@ DIFFERENCES = (
     ),
     Difference("swapon of a conventional file", ("plain/swap",), _answers("swapon", None, "EINVAL"), lasts=True),
     Difference(
-        "fallocate at the end of a conventional file",
+        "fallocate past the size of the largest file",
         ("plain/allocation_at_the_end",),
         _answers("fallocate", "EFBIG", "ENOTSUP"),
     ),
@@ -164,6 +164,14 @@ DIFFERENCES = (
         "a new name (open with O_CREAT, mkdir, rename, ...), as a user other than root; on a read-only mount",
         ("plain/new_names_as_user", "mounts/mount_read_only_new_names"),
         lambda row: row.kernel == "ENOENT" and row.ours in ("EACCES", "EROFS", "EPERM"),
+    ),
+    Difference(
+        "what a user may not do anyway, on a file whose zone broke or a file system that an error made read-only",
+        ("errors-*/users_after_an_error",),
+        lambda row: (
+            (row.kernel, row.ours) in (("EPERM", "EACCES"), ("EROFS", "EACCES"), ("EROFS", "EPERM"))
+            and row.kernel_state == row.our_state
+        ),
     ),
     Difference(
         "ioctl FIGETBSZ; FIBMAP",

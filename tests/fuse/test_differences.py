@@ -106,6 +106,23 @@ def test_read_only_after_error(mnt: Path, mounted: Mounts, tmp_path: Path) -> No
     assert not os.statvfs(mnt).f_flag & os.ST_RDONLY
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user: run it as root")
+def test_users_after_an_error(mnt: Path, mounted: Mounts, tmp_path: Path) -> None:
+    mounted.expect_log(mnt, "seq/0")
+    nobody = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+    with opened(mnt / "seq/0", os.O_WRONLY | os.O_DIRECT) as file:
+        os.pwrite(file, block_of(b"a"), 0)
+        ask(str(mnt), {"request": "force-condition", "zones": [2], "condition": "offline"})
+        with refused(errno.EIO):
+            os.pwrite(file, block_of(b"b"), BLOCK)
+    for name in ("seq/0", "seq/1"):
+        with refused(errno.EROFS):
+            os.truncate(mnt / name, 0)
+        done = run(*nobody, "sh", "-c", f"truncate -s 0 {name}; chmod 600 {name}", cwd=mnt, check=False)
+        said = [line.rpartition(": ")[2] for line in done.stderr.splitlines()]
+        assert said == [os.strerror(errno.EACCES), os.strerror(errno.EPERM)]
+
+
 def test_counters_in_info(device_dir: DeviceFactory, mounted: Mounts) -> None:
     mnt = mounted(device_dir(max_open=2, max_active=3))
 
@@ -280,6 +297,8 @@ def test_fallocate(mnt: Path) -> None:
         done = run("fallocate", *options, "-l", "4096", mnt / "cnv/0", check=False)
         assert done.returncode != 0
         assert "supported" in done.stderr  # "not supported", "keep size mode is unsupported"
+    done = run("fallocate", "-o", str(64 * MIB), "-l", "4096", mnt / "seq/0", check=False)
+    assert "supported" in done.stderr
 
 
 def test_block_size_ioctl(device_dir: DeviceFactory, mounted: Mounts) -> None:

@@ -175,6 +175,24 @@ def descriptors_of_other_files(t: Calls) -> None:
     recover(t)
 
 
+@case(*ERRORS)
+def users_after_an_error(t: Calls) -> None:
+    """Which refusal comes first."""
+    broken = t.open("seq/36", "RDWR|DIRECT")
+    t.pwrite(broken, 0, t.block)
+    t.external(t.geometry.nr_conventional + 36, "offline")
+    t.pwrite(broken, t.block, t.block)
+    with t.user(1000, 1000):
+        for name in ("seq/36", "seq/37", "cnv/0"):
+            for flags in ("RDONLY", "RDWR|DIRECT", "RDONLY|TRUNC"):
+                t.close(t.open(name, flags))
+            t.truncate(name, 0)
+            t.on(name, "chmod", 0o600)
+            t.on(name, "chown", 1, 1)
+            t.on(name, "utime", (1, 1))
+    recover(t)
+
+
 @case("errors-remount-ro")
 def flags_of_a_mount_after_an_error(t: Calls) -> None:
     file = t.open("seq/35", "RDWR|DIRECT")

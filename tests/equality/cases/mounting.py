@@ -168,6 +168,27 @@ def remount_to_explicit_open(t: Calls) -> None:
 
 
 @case("mounts")
+def remount_to_explicit_open_without_limits(t: Calls) -> None:
+    with formatted(t):
+        t.mount()
+        early = t.open("seq/0", "WRONLY|DIRECT")
+        t.remount("explicit-open")
+        late = t.open("seq/1", "WRONLY|DIRECT")
+        t.counters()
+        t.snapshot()
+        for file in (early, late):
+            t.pwrite(file, 0, t.block)
+        t.snapshot()
+        for file in (early, late):
+            t.ftruncate(file, 0)
+        t.snapshot()
+        for file in (early, late):
+            t.close(file)
+        t.counters()
+        t.snapshot()
+
+
+@case("mounts")
 def remount_without_options(t: Calls) -> None:
     with formatted(t):
         t.mount("errors=repair")

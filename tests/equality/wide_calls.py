@@ -132,6 +132,8 @@ class _Drawing:
                 (self.send, 2),
                 (self.splice, 2),
                 (self.attributes, 5),
+                (self.directory, 2),
+                (self.names, 1),
                 (self.set_flags, 2),
                 (self.reopen, 2),
                 (self.map_private, 2),
@@ -153,7 +155,9 @@ class _Drawing:
     def step(self) -> Step:
         """Any step, mostly by root."""
         name, args = self.random.choose(self.kinds)()
-        if name not in ("remount", "mount_again", "external", "let_fail", "check") and not self.random.below(8):
+        # fallocate of a user: FUSE clears set-user-ID bits in its own way.
+        by_root = ("remount", "mount_again", "external", "let_fail", "check", "allocate")
+        if name not in by_root and not self.random.below(8):
             args["user"] = self.random.choose(_USERS)
         return name, args
 
@@ -330,6 +334,21 @@ class _Drawing:
             values = [values[0] & 0o1777]
         return "attributes", {"name": name, "what": what, "values": values}
 
+    def directory(self) -> Step:
+        choose = self.random.choose
+        what = choose(("chmod", "chown", "utime", "access", "list", "stat"))
+        some: dict[str, list[Any]] = {
+            "chmod": [choose((0o555, 0o555, 0o755, 0o511, 0o500, 0o1555, 0o444))],
+            "chown": [choose((-1, 0, 1000)), choose((-1, 0, 1000))],
+            "utime": [[self.random.below(1 << 31), self.random.below(1 << 31)]],
+            "access": [choose((0, 1, 4, 5))],
+        }
+        return "directory", {"name": choose(("seq", "cnv", "")), "what": what, "values": some.get(what, [])}
+
+    def names(self) -> Step:
+        what = self.random.choose(("unlink", "rmdir", "rename", "mkdir", "link", "symlink", "rmdir-directory"))
+        return "names", {"what": what, "name": self.file(), "other": self.file()}
+
     def set_flags(self) -> Step:
         words = [word for word in ("APPEND", "DIRECT", "DIRECT", "NONBLOCK") if self.one_in(2)]
         return "set_flags", {"slot": self.slot(), "flags": "|".join(["RDONLY", *sorted(set(words))])}
@@ -378,7 +397,7 @@ class _Drawing:
         )
         return "remount", {
             "options": options,
-            "how": self.random.choose(("rw", "rw", "rw", "ro-rw", "ro-rw", "rw", "ro", "")),
+            "how": self.random.choose(("rw", "rw", "rw", "ro-rw", "ro-rw", "rw", "ro")),
         }
 
     def mount_again(self) -> Step:
@@ -672,6 +691,29 @@ class Player:
         else:
             self.t.on(name, what, *values)
 
+    def directory(self, name: str, what: str, values: list[Any]) -> None:
+        t = self.t
+        if what == "list":
+            t.record("list", [name], lambda: sorted(os.listdir(t.path(name))))
+        elif what == "stat":
+            t.stat(name)
+        else:
+            self.attributes(name, what, values)
+
+    def names(self, what: str, name: str, other: str) -> None:
+        """Only of names that are there: of others FUSE refuses some calls in its own way."""
+        path, second = self.t.path(name), self.t.path(other)
+        calls: dict[str, Callable[[], None]] = {
+            "unlink": lambda: os.unlink(path),
+            "rmdir": lambda: os.rmdir(path),
+            "rename": lambda: os.rename(path, second),
+            "mkdir": lambda: os.mkdir(path),
+            "link": lambda: os.link(path, second),
+            "symlink": lambda: os.symlink("target", path),
+            "rmdir-directory": lambda: os.rmdir(os.path.dirname(path)),
+        }
+        self.t.record(what, [name, other], calls[what], about=name)
+
     def map_private(self, slot: int, place: Place, length: int) -> None:
         if (one := self.slots.get(slot)) is None:
             return
@@ -771,7 +813,7 @@ class Player:
 
     def remount(self, options: str, how: str) -> None:
         for mode in how.split("-"):
-            self.t.remount(options, read_only={"rw": False, "ro": True, "": None}[mode])
+            self.t.remount(options, read_only=mode == "ro")
 
     def mount_again(self, options: str) -> None:
         for slot in list(self.slots):
@@ -785,26 +827,31 @@ class Player:
     def external(self, name: str, what: str, then: bool) -> None:
         """Somebody else changes a zone, or it breaks; and *then* the next write finds that."""
         t, scene = self.t, self.scene
-        size, zone = t.size(name), self.zone(name)
-        condition, wp = t.subject.report()[zone]
-        if condition not in ("em", "oi", "oe", "cl", "fu") or (
-            what in ("write", "open", "close") and condition == "fu"
-        ):
-            return
+        file = t.open(name, "RDWR|DIRECT")
+        if file.fd >= 0 and not t.size(name):
+            t.pwrite(file, 0, 2 * t.block)
+        size = t.size(name)
+        if self.can_be_done(name, size, what):
+            t.external(self.zone(name), what)
+            if then or not scene.block_device:
+                if file.fd >= 0:
+                    t.pwrite(file, size, t.block)
+                t.snapshot()
+        t.close(file)
+
+    def can_be_done(self, name: str, size: int, what: str) -> bool:
+        """Whether what is done to a zone behind the file system works, and shows the same everywhere."""
+        condition, wp = self.t.subject.report()[self.zone(name)]
+        if condition not in ("em", "oi", "oe", "cl", "fu"):
+            return False
+        if condition == "fu" and what in ("write", "open", "close"):
+            return False
         if what == "write" and wp >= self.end(name):
-            return
-        if not scene.block_device and (not 0 < size < self.end(name) or condition not in _AS_FILES[what]):
-            return
-        if what == "reset" and "errors=zone-ro" in t.subject.options:
+            return False
+        if what == "reset" and "errors=zone-ro" in self.t.subject.options:
             # The size stays, and what a device shows past a write pointer is its own affair.
-            return
-        t.external(zone, what)
-        if then or not scene.block_device:
-            file = t.open(name, "RDWR|DIRECT")
-            if file.fd >= 0:
-                t.pwrite(file, size, t.block)
-            t.close(file)
-            t.snapshot()
+            return False
+        return self.scene.block_device or (0 < size < self.end(name) and condition in _AS_FILES[what])
 
     def let_fail(self, how: str) -> None:
         self.t.let_fail(how)

@@ -284,6 +284,17 @@ def test_set_id_bits_of_conventional(mnt: Path) -> None:
         assert (mnt / "cnv/0").stat().st_mode & 0o7777 == mode
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="root gives files away; run the tests as root")
+def test_set_id_bits_and_fallocate(mnt: Path) -> None:
+    for mode in (0o755, 0o6755):
+        os.chown(mnt / "seq/0", 12345, 12345)
+        os.chmod(mnt / "seq/0", 0o6755)
+        user = ("setpriv", "--reuid=12345", "--regid=12345", "--clear-groups")
+        done = run(*user, "fallocate", "-l", "4096", "seq/0", cwd=mnt, check=False)
+        assert "supported" in done.stderr
+        assert (mnt / "seq/0").stat().st_mode & 0o7777 == mode
+
+
 def test_swap_file(mnt: Path) -> None:
     run("mkswap", mnt / "cnv/0")
     done = run("swapon", mnt / "cnv/0", check=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from tests.equality import system
 from tests.equality.calls import Calls
 from tests.equality.cases.groups import ERRORS, case, recover, statvfs, use_broken
 
@@ -182,6 +183,7 @@ def users_after_an_error(t: Calls) -> None:
     t.pwrite(broken, 0, t.block)
     t.external(t.geometry.nr_conventional + 36, "offline")
     t.pwrite(broken, t.block, t.block)
+    t.record("fallocate", ["seq/36", 0], system.fallocate, broken.fd, 0, 0, t.block, about=broken)
     with t.user(1000, 1000):
         for name in ("seq/36", "seq/37", "cnv/0"):
             for flags in ("RDONLY", "RDWR|DIRECT", "RDONLY|TRUNC"):

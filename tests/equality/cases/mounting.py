@@ -189,6 +189,22 @@ def remount_to_explicit_open_without_limits(t: Calls) -> None:
 
 
 @case("mounts")
+def first_allocation_by_a_user(t: Calls) -> None:
+    """On a mount of its own: the first one matters."""
+    with formatted(t):
+        t.mount()
+        t.on("seq/0", "chown", 1000, 1000)
+        t.on("seq/0", "chmod", 0o6755)
+        with t.user(1000, 1000):
+            file = t.open("seq/0", "RDWR|DIRECT")
+            t.record("fallocate", ["seq/0", 0], system.fallocate, file.fd, 0, 0, t.block, about=file)
+        t.on("seq/0", "chmod", 0o6755)
+        with t.user(1000, 1000):
+            t.record("fallocate", ["seq/0", 0], system.fallocate, file.fd, 0, 0, t.block, about=file)
+        t.close(file)
+
+
+@case("mounts")
 def remount_without_options(t: Calls) -> None:
     with formatted(t):
         t.mount("errors=repair")

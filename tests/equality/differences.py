@@ -71,6 +71,9 @@ def _nothing_copied(row: Row) -> bool:
 
     Its largest offset is that of the file system's largest file; FUSE's has no such limit.
     """
+    if row.call == "copy-on":
+        # From where to where is not among its arguments: it tells how much, and the positions afterwards.
+        return bool(row.kernel in ("EFBIG", "EPERM") and isinstance(row.ours, list) and row.ours[0] == 0)
     if row.call not in ("copy_file_range", "sendfile") or row.first_size is None or row.args[1] < row.first_size:
         return False  # there is something to be copied, or that is not known
     if row.call == "sendfile":

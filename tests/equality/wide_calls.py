@@ -530,7 +530,17 @@ class Player:
 
     def close(self, slot: int) -> None:
         if (one := self.slots.pop(slot, None)) is not None:
-            self.t.close(one.file)
+            self.end_of(one.file)
+
+    def end_of(self, file: File) -> None:
+        """Close; what it did to the file is looked at when FUSE has passed it on."""
+        t = self.t
+        if file.fd >= 0:
+            t.files.remove(file)
+            fd, file.fd = file.fd, -1
+            t.record("close", [file.name], os.close, fd)
+            os.statvfs(t.subject.root)
+            t.line(call="state", args=[file.name], ret=t.state(file.name))
 
     def set_flags(self, slot: int, flags: str) -> None:
         if (one := self.slots.get(slot)) is None or (self.scene.flaky and not one.seq):
@@ -831,13 +841,14 @@ class Player:
         if file.fd >= 0 and not t.size(name):
             t.pwrite(file, 0, 2 * t.block)
         size = t.size(name)
-        if self.can_be_done(name, size, what):
+        # An emulated device learns of what was done to a zone's file by the next write.
+        if self.can_be_done(name, size, what) and (scene.block_device or file.fd >= 0):
             t.external(self.zone(name), what)
             if then or not scene.block_device:
                 if file.fd >= 0:
                     t.pwrite(file, size, t.block)
                 t.snapshot()
-        t.close(file)
+        self.end_of(file)
 
     def can_be_done(self, name: str, size: int, what: str) -> bool:
         """Whether what is done to a zone behind the file system works, and shows the same everywhere."""

@@ -232,6 +232,14 @@ DIFFERENCES = (
         lasts=True,
     ),
     Difference(
+        "close of a zone that fails, with `explicit-open`",
+        ("mounts/finished_while_explicitly_open",),
+        lambda row: (
+            (row.call == "counters" and row.kernel["nr_wro_seq_files"] > row.ours["nr_wro_seq_files"])
+            or (row.call == "open" and (row.kernel, row.ours) == ("EBUSY", 0))
+        ),
+    ),
+    Difference(
         "permission bits above 07777 in the superblock",
         ("mounts/superblock_permissions_above_twelve_bits",),
         _answers("mode", "121777", "101777"),

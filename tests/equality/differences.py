@@ -208,6 +208,20 @@ DIFFERENCES = (
         ("mounts/first_allocation_by_a_user",),
         lambda row: row.call == "fallocate" and row.kernel == row.ours,
     ),
+    Difference(
+        "asynchronous write (io_submit) of which only a part fits",
+        ("plain/asynchronous_past_the_end",),
+        lambda row: row.call == "io_submit" and row.kernel == [4096] and row.ours == [-5],
+    ),
+    Difference(
+        "write error on a conventional file, asynchronous (io_submit)",
+        ("flaky-*/asynchronous_write_to_conventional_fails",),
+        lambda row: (
+            (row.call == "io_submit" and row.kernel == row.ours)
+            or (row.call, row.kernel, row.ours) == ("pwrite", "EROFS", 4096)
+        ),
+        lasts=True,
+    ),
     # What we chose
     Difference(
         "memory of a direct write that is not aligned, or in pieces that are not",

@@ -783,11 +783,12 @@ class Player:
 
     def submit(self, slot: int, place: Place, pieces: list[int]) -> None:
         """Asynchronous writes, in order."""
-        if (one := self.slots.get(slot)) is None:
+        one = self.slots.get(slot)
+        if one is None or (self.scene.flaky and not one.seq):
             return
         offset = self.before_the_end(one, self.offset(one.file.name, place))
-        if "APPEND" in one.flags:
-            offset = max(0, min(offset, self.end(one.file.name) - sum(pieces)))
+        # Of what would be a short write, FUSE makes EIO.
+        offset = max(0, min(offset, self.end(one.file.name) - sum(pieces)))
         address = self.t.fill(sum(pieces))
         parts = [(piece, length, offset + piece - address) for piece, length in self.vector(address, pieces)]
         writer = system.AsyncWriter()

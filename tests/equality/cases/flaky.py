@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+
+from tests.equality import system
 from tests.equality.calls import Calls
 from tests.equality.cases.groups import FLAKY, case, recover, use_broken
 
@@ -30,6 +33,35 @@ def write_fails_on_a_flaky_device(t: Calls) -> None:
         if name.startswith("seq"):
             use_broken(t, name, file)
         recover(t)
+
+
+@case(*FLAKY)
+def copy_fails_on_a_flaky_device(t: Calls) -> None:
+    b = t.block
+    source = t.open("seq/40", "RDWR|DIRECT")
+    t.pwrite(source, 0, 4 * b)
+    for name in ("seq/41", "cnv/2"):
+        file = t.open(name, "RDWR|DIRECT")
+        args = ["seq/40", 0, name, 0, 2 * b]
+        t.let_fail("error")
+        t.record("copy_file_range", args, os.copy_file_range, source.fd, file.fd, 2 * b, 0, 0, about=file)
+        t.let_fail("")
+        t.snapshot(name)
+        t.record("copy_file_range", args, os.copy_file_range, source.fd, file.fd, 2 * b, 0, 0, about=file)
+        t.snapshot(name)
+    recover(t)
+
+
+@case(*FLAKY)
+def asynchronous_write_to_conventional_fails(t: Calls) -> None:
+    file = t.open("cnv/2", "RDWR|DIRECT")
+    writer = system.AsyncWriter()
+    t.let_fail("error")
+    t.record("io_submit", ["cnv/2"], writer.write, file.fd, [(t.fill(t.block), t.block, 0)], about=file)
+    t.let_fail("")
+    t.pwrite(file, 0, t.block)
+    writer.close()
+    recover(t)
 
 
 @case(*FLAKY)

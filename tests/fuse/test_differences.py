@@ -99,6 +99,7 @@ def test_read_only_after_error(mnt: Path, mounted: Mounts, tmp_path: Path) -> No
             os.pwrite(file, block_of(b"b"), BLOCK)
     with refused(errno.EROFS):
         os.open(mnt / "seq/1", os.O_WRONLY)
+    os.rename(mnt / "seq/1", mnt / "seq/1")
     assert ask(str(mnt), {"request": "info"})["mount"]["read_only"] is True
     entry = find_mount(str(mnt))
     assert entry is not None
@@ -123,6 +124,21 @@ def test_users_after_an_error(mnt: Path, mounted: Mounts, tmp_path: Path) -> Non
         done = run(*nobody, "sh", "-c", f"truncate -s 0 {name}; chmod 600 {name}", cwd=mnt, check=False)
         said = [line.rpartition(": ")[2] for line in done.stderr.splitlines()]
         assert said == [os.strerror(errno.EACCES), os.strerror(errno.EPERM)]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root may open a file of no mode")
+def test_a_conventional_file_that_was_taken_offline_is_not_read(device_dir: DeviceFactory, mounted: Mounts) -> None:
+    """As the kernel's: its size is 0, but a read is refused, and not at the end of the file."""
+    mnt = mounted(device_dir(), "errors=zone-offline")
+    mounted.expect_log(mnt, "cnv/0")
+    with opened(mnt / "cnv/0", os.O_WRONLY | os.O_DIRECT) as file:
+        ask(str(mnt), {"request": "add-faults", "rules": [{"operation": "flush", "effect": "fail"}]})
+        with refused(errno.EIO):
+            os.fsync(file)
+    assert (mnt / "cnv/0").stat().st_size == 0
+    for flags in (os.O_RDONLY, os.O_RDONLY | os.O_DIRECT):
+        with opened(mnt / "cnv/0", flags) as file, refused(errno.EPERM):
+            os.preadv(file, [block_of(b"a")], 0)
 
 
 def test_counters_in_info(device_dir: DeviceFactory, mounted: Mounts) -> None:

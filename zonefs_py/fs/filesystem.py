@@ -393,6 +393,10 @@ class Filesystem(MountedDevice):
         """Whether the file is a sequential zone's. Raises NoSuchFile, IsADirectory."""
         return self._as_file(self._inode(file)).sequential
 
+    def is_offline(self, file: int | str) -> bool:
+        """Whether the file's zone is, or is taken for, offline. Raises NoSuchFile, IsADirectory."""
+        return self._as_file(self._inode(file)).offline
+
     # Open files
 
     def open(self, file: int | str, flags: int, caller_uid: int = 0) -> int:

@@ -157,8 +157,8 @@ class _Drawing:
     def step(self) -> Step:
         """Any step, mostly by root."""
         name, args = self.random.choose(self.kinds)()
-        # fallocate of a user: FUSE clears set-user-ID bits in its own way.
-        by_root = ("remount", "mount_again", "external", "let_fail", "check", "allocate")
+        # fallocate and io_submit of a user: FUSE clears set-user-ID bits in its own way.
+        by_root = ("remount", "mount_again", "external", "let_fail", "check", "allocate", "submit")
         if name not in by_root and not self.random.below(8):
             args["user"] = self.random.choose(_USERS)
         return name, args

@@ -183,6 +183,7 @@ def users_after_an_error(t: Calls) -> None:
     t.pwrite(broken, 0, t.block)
     t.external(t.geometry.nr_conventional + 36, "offline")
     t.pwrite(broken, t.block, t.block)
+    t.record("rename", ["seq/37", "seq/37"], os.rename, t.path("seq/37"), t.path("seq/37"))
     t.on("seq/36", "rmdir")
     t.on("seq/37", "rmdir")
     t.record("fallocate", ["seq/36", 0], system.fallocate, broken.fd, 0, 0, t.block, about=broken)

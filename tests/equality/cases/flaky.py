@@ -88,6 +88,17 @@ def flush_fails(t: Calls) -> None:
 
 
 @case(*FLAKY)
+def conventional_is_read_after_its_flush_failed(t: Calls) -> None:
+    for flags in ("RDONLY", "RDONLY|DIRECT"):
+        file = t.open("cnv/1", flags)
+        t.pread(file, 0, t.block)
+        t.pread(file, 0, 0)
+        t.lseek(file, 0, os.SEEK_END)
+        t.close(file)
+    t.content("cnv/1")
+
+
+@case(*FLAKY)
 def flush_for_another_file_fails(t: Calls) -> None:
     """One flush is for the whole device, but the file that asked for it has the error."""
     b = t.block

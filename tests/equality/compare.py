@@ -185,7 +185,7 @@ def _size_seen(line: Line) -> dict[str, int]:
     if not isinstance(state, list) or len(state) < 2:
         return {}
     names = [word for word in args if isinstance(word, str)]
-    if line["call"] in ("copy_file_range", "sendfile"):
+    if line["call"] in ("copy_file_range", "sendfile", "copy-on", "splice"):
         # The state is the target's, which is named after the source, if at all.
         del names[:1]
     return {names[0]: state[0]} if names else {}

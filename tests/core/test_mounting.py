@@ -233,11 +233,19 @@ class TestRemount:
                 fs.release(handle)
             check_invariants(fs)
 
-    def test_a_device_without_limits_ignores_explicit_open(self) -> None:
-        with Filesystem(new_device(), options(explicit_open=True)) as fs:
+    def test_a_mount_of_a_device_without_limits_ignores_explicit_open_but_a_remount_does_not(self) -> None:
+        device = new_device()
+        with Filesystem(device, options(explicit_open=True)) as fs:
             assert not fs.options.explicit_open
             fs.remount(options("repair", explicit_open=True))
-            assert fs.options == options("repair")
+            assert fs.options == options("repair", explicit_open=True)
+            handles = [fs.open(f"seq/{index}", DIRECT) for index in range(3)]
+            assert device.report_zones(FIRST, 1)[0].condition is ZoneCondition.EXP_OPEN
+            assert fs.counters.nr_active_seq_files == 3
+            for handle in handles:
+                fs.release(handle)
+            assert device.report_zones(FIRST, 1)[0].condition is ZoneCondition.EMPTY
+            check_invariants(fs)
 
     def test_after_an_error(self) -> None:
         device = FailingDevice(new_device(), Rule("write"))

@@ -68,12 +68,16 @@ def read_recording(path: Path) -> Recording:
 
 @dataclass
 class CaseResult:
-    """One case: how many answers were equal, how many differ for which known reason, and what nobody has explained."""
+    """One case: how many answers were equal, how many differ for which known reason, and what nobody has explained.
+
+    ``first`` is the index of the first line that is not explained, with its row, if both were asked the same.
+    """
 
     name: str
     equal: int = 0
     known: dict[str, int] = field(default_factory=dict)
     unexplained: list[str] = field(default_factory=list)
+    first: tuple[int, Row | None] | None = None
 
 
 @dataclass
@@ -135,6 +139,7 @@ def compare_case(name: str, kernel: list[Line], ours: list[Line]) -> CaseResult:
     for number, (theirs, mine) in enumerate(zip(kernel, ours, strict=False), start=1):
         if _question(theirs) != _question(mine):
             # From here on other calls were made: comparing on would only show the consequences.
+            result.first = result.first or (number - 1, None)
             result.unexplained.append(f"line {number}: the kernel was asked {theirs}, we were asked {mine}")
             return result
         first_size = sizes.get(mine["args"][0]) if mine["args"] and isinstance(mine["args"][0], str) else None
@@ -146,11 +151,13 @@ def compare_case(name: str, kernel: list[Line], ours: list[Line]) -> CaseResult:
         row = Row(name, theirs["call"], theirs["args"], _answer(theirs), _answer(mine), *states, first_size)
         difference = _explanation(row, met)
         if difference is None:
+            result.first = result.first or (number - 1, row)
             result.unexplained.append(f"line {number}: {row}")
         else:
             met.add(difference)
             result.known[difference.name] = result.known.get(difference.name, 0) + 1
     if len(kernel) != len(ours):
+        result.first = result.first or (min(len(kernel), len(ours)), None)
         result.unexplained.append(f"{len(kernel)} lines of the kernel's, {len(ours)} of ours")
     return result
 
@@ -178,7 +185,7 @@ def _size_seen(line: Line) -> dict[str, int]:
     if not isinstance(state, list) or len(state) < 2:
         return {}
     names = [word for word in args if isinstance(word, str)]
-    if line["call"] in ("copy_file_range", "sendfile"):
+    if line["call"] in ("copy_file_range", "sendfile", "copy-on", "splice"):
         # The state is the target's, which is named after the source, if at all.
         del names[:1]
     return {names[0]: state[0]} if names else {}

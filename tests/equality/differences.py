@@ -71,6 +71,9 @@ def _nothing_copied(row: Row) -> bool:
 
     Its largest offset is that of the file system's largest file; FUSE's has no such limit.
     """
+    if row.call == "copy-on":
+        # From where to where is not among its arguments: it tells how much, and the positions afterwards.
+        return bool(row.kernel in ("EFBIG", "EPERM") and isinstance(row.ours, list) and row.ours[0] == 0)
     if row.call not in ("copy_file_range", "sendfile") or row.first_size is None or row.args[1] < row.first_size:
         return False  # there is something to be copied, or that is not known
     if row.call == "sendfile":
@@ -89,8 +92,11 @@ DIFFERENCES = (
     ),
     Difference(
         "file system made read-only by an error",
-        ("errors-remount-ro/flags_of_a_mount_after_an_error",),
-        lambda row: (row.call, row.kernel, row.ours) in (("statvfs-read-only", True, False), ("access", False, True)),
+        ("errors-remount-ro/flags_of_a_mount_after_an_error", "errors-remount-ro/users_after_an_error", "hunt/*"),
+        lambda row: (
+            (row.call, row.kernel, row.ours) in (("statvfs-read-only", True, False), ("access", False, True))
+            or (row.call == "rename" and row.args[0] == row.args[1] and (row.kernel, row.ours) == ("EROFS", None))
+        ),
     ),
     Difference("f_fsid in statfs", ("plain/identity",), _answers("statvfs-id", True, False)),
     Difference(
@@ -106,13 +112,14 @@ DIFFERENCES = (
     ),
     Difference(
         "write of 0 bytes",
-        ("*/write_nothing_*", "*/write_at_capacity"),
+        ("*/write_nothing_*", "*/write_at_capacity", "hunt/*"),
         lambda row: row.call == "pwrite" and row.args[2] == 0 and row.kernel in ("EIO", "EFBIG") and row.ours == 0,
     ),
     Difference(
-        "direct read of 0 bytes at an offset that is no multiple of the block size",
-        ("plain/read_nothing",),
-        lambda row: row.call == "pread" and row.args[2] == 0 and row.kernel == "EINVAL" and row.ours[0] == 0,
+        "direct read of 0 bytes at an offset that is no multiple of the block size; any read of 0 bytes of a file whose"
+        " zone is offline",
+        ("plain/read_nothing", "flaky-zone-offline/conventional_is_read_after_its_flush_failed", "hunt/*"),
+        lambda row: row.call == "pread" and row.args[2] == 0 and row.kernel in ("EINVAL", "EPERM") and row.ours[0] == 0,
     ),
     Difference(
         "RWF_APPEND on a conventional file",
@@ -163,14 +170,25 @@ DIFFERENCES = (
     ),
     Difference("swapon of a conventional file", ("plain/swap",), _answers("swapon", None, "EINVAL"), lasts=True),
     Difference(
-        "fallocate at the end of a conventional file",
-        ("plain/allocation_at_the_end",),
-        _answers("fallocate", "EFBIG", "ENOTSUP"),
+        "fallocate past the size of the largest file, or for a file whose zone broke",
+        ("plain/allocation_at_the_end", "errors-*/users_after_an_error", "hunt/*"),
+        lambda row: row.call == "fallocate" and row.kernel in ("EFBIG", "EPERM") and row.ours == "ENOTSUP",
     ),
     Difference(
         "a new name (open with O_CREAT, mkdir, rename, ...), as a user other than root; on a read-only mount",
         ("plain/new_names_as_user", "mounts/mount_read_only_new_names"),
         lambda row: row.kernel == "ENOENT" and row.ours in ("EACCES", "EROFS", "EPERM"),
+    ),
+    Difference(
+        "what cannot be done anyway, on a file whose zone broke or a file system that an error made read-only",
+        ("errors-*/users_after_an_error", "hunt/*"),
+        lambda row: (
+            (
+                (row.kernel, row.ours) in (("EPERM", "EACCES"), ("EROFS", "EACCES"), ("EROFS", "EPERM"))
+                or (row.call, row.kernel, row.ours) in (("rmdir", "EPERM", "ENOTDIR"), ("rmdir", "EROFS", "ENOTDIR"))
+            )
+            and row.kernel_state == row.our_state
+        ),
     ),
     Difference(
         "ioctl FIGETBSZ; FIBMAP",
@@ -187,13 +205,32 @@ DIFFERENCES = (
     ),
     Difference(
         "an offset at or past the size of the largest file, where nothing is to be copied",
-        ("plain/copy_nothing", "plain/send_nothing", "random/*"),
+        ("plain/copy_nothing", "plain/send_nothing", "random/*", "hunt/*"),
         _nothing_copied,
     ),
     Difference(
         "set-user-ID and set-group-ID bits of a conventional file that is written through the page cache",
         ("plain/set_id_bits_of_conventional_buffered",),
         lambda row: row.call == "pwrite" and row.kernel == row.ours,
+        lasts=True,
+    ),
+    Difference(
+        "set-user-ID and set-group-ID bits of a file that a user calls fallocate for",
+        ("mounts/first_allocation_by_a_user",),
+        lambda row: row.call == "fallocate" and row.kernel == row.ours,
+    ),
+    Difference(
+        "asynchronous write (io_submit) of which only a part fits",
+        ("plain/asynchronous_past_the_end",),
+        lambda row: row.call == "io_submit" and row.kernel == [4096] and row.ours == [-5],
+    ),
+    Difference(
+        "write error on a conventional file, asynchronous (io_submit)",
+        ("flaky-*/asynchronous_write_to_conventional_fails",),
+        lambda row: (
+            (row.call == "io_submit" and row.kernel == row.ours)
+            or (row.call, row.kernel, row.ours) == ("pwrite", "EROFS", 4096)
+        ),
         lasts=True,
     ),
     # What we chose
@@ -221,6 +258,14 @@ DIFFERENCES = (
         ("mounts/remount_without_options",),
         lambda row: row.call == "pwrite" and row.kernel_state != row.our_state,
         lasts=True,
+    ),
+    Difference(
+        "close of a zone that fails, with `explicit-open`",
+        ("mounts/finished_while_explicitly_open", "scsi-closing/*"),
+        lambda row: (
+            (row.call == "counters" and row.kernel["nr_wro_seq_files"] > row.ours["nr_wro_seq_files"])
+            or (row.call == "open" and (row.kernel, row.ours) == ("EBUSY", 0))
+        ),
     ),
     Difference(
         "permission bits above 07777 in the superblock",
@@ -255,16 +300,6 @@ DIFFERENCES = (
         ("flaky-*/flush_of_nothing_fails",),
         _answers("fsync", "EIO", None),
         lasts=True,
-        only_on_block_devices=True,
-    ),
-    Difference(
-        "a zone that cannot be closed when its file is, with `explicit-open`",
-        ("scsi-closing/*",),
-        lambda row: (
-            row.call == "counters"
-            and row.kernel["nr_wro_seq_files"] > row.ours["nr_wro_seq_files"] == 0
-            and row.kernel | {"nr_wro_seq_files": 0} == row.ours
-        ),
         only_on_block_devices=True,
     ),
     Difference("mounting a device twice", ("mounts/mount_twice",), _answers("mount-again", None, "refused")),

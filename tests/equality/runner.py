@@ -20,6 +20,7 @@ RECORDED = ROOT / "tests/equality/recorded/kernel.jsonl.xz"
 """What the kernel answered."""
 DOCUMENT = ROOT / "docs/equality.md"
 RECORD_COMMAND = "tools/equality --record"
+HUNT_COMMAND = "tools/equality --hunt"
 DOCUMENT_COMMAND = "tools/equality --document"
 
 ON_NULL_BLK = {
@@ -141,6 +142,12 @@ device, which give {on_null_blk} of these answers, and `tools/test --long vm` wi
 Of other devices nothing is recorded: there `tools/test --vm` asks both, the kernel's zonefs first, then ours, on the
 same device in the same machine ([below](#scsi-and-zns)).
 
+What no recorded call shows, `{hunt_command}` looks for: it makes random calls of more kinds, from seeds that are new,
+on the kernel's file system in the virtual machine and on ours (on an emulated device, or on null_blk in the machine).
+It prints the first answer of each round that differs and is not explained, with a list of calls that leads to it, made
+as short as is easy. Nothing is stored: what it finds becomes a named case. `--seed`, `--steps` and `--scene` repeat a
+round.
+
 What differs must be an entry of [differences.md](differences.md); each of these is a pattern in
 `tests/equality/differences.py`, and one that is not met any more is an error, as is an answer that none explains.
 
@@ -169,6 +176,7 @@ def document(comparison: Comparison) -> str:
     head = _HEAD.format(
         document_command=DOCUMENT_COMMAND,
         record_command=RECORD_COMMAND,
+        hunt_command=HUNT_COMMAND,
         kernel=comparison.kernel,
         total=total,
         equal=comparison.equal,

@@ -509,7 +509,7 @@ class OursOnEmulated(_Ours):
             file, size = self._dropped_from.popitem()
             os.truncate(file, size)
         if how == "error":
-            rules = [{"operation": one, "count": None, "effect": "fail"} for one in ("write", "flush")]
+            rules = [{"operation": one, "count": None, "effect": "fail"} for one in ("write", "copy", "flush")]
             ask(self.root, {"request": "add-faults", "rules": rules})
         elif how == "drop":
             zones = range(self.geometry.nr_conventional, self.geometry.nr_zones)

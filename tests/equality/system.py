@@ -17,7 +17,7 @@ _LIBC.syscall.restype = ctypes.c_long
 _LIBC.mmap.restype = ctypes.c_void_p
 _LIBC.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
 _LIBC.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
-_LIBC.pwrite.restype = _LIBC.pread.restype = _LIBC.write.restype = ctypes.c_ssize_t
+_LIBC.pwrite.restype = _LIBC.pread.restype = _LIBC.write.restype = _LIBC.read.restype = ctypes.c_ssize_t
 _LIBC.pwrite.argtypes = _LIBC.pread.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_long]
 
 # Numbers of x86-64.
@@ -152,11 +152,16 @@ def write_on(descriptor: int, address: int, length: int) -> int:
     return int(_checked(_LIBC.write(descriptor, ctypes.c_void_p(address), ctypes.c_size_t(length))))
 
 
-def writev(descriptor: int, pieces: list[tuple[int, int]], offset: int) -> int:
-    """pwritev(2) from pieces of memory (address, length)."""
+def read_on(descriptor: int, address: int, length: int) -> int:
+    """read(2) to an address."""
+    return int(_checked(_LIBC.read(descriptor, ctypes.c_void_p(address), ctypes.c_size_t(length))))
+
+
+def writev(descriptor: int, pieces: list[tuple[int, int]], offset: int, flags: int = 0) -> int:
+    """pwritev2(2) from pieces of memory (address, length)."""
     words = [word for piece in pieces for word in piece]
     vector = (ctypes.c_uint64 * len(words))(*words)
-    return syscall(_SYS_PWRITEV2, descriptor, vector, len(pieces), offset, 0, 0)
+    return syscall(_SYS_PWRITEV2, descriptor, vector, len(pieces), offset, 0, flags)
 
 
 def read_to(descriptor: int, address: int, length: int, offset: int) -> int:

@@ -99,11 +99,46 @@ def test_read_only_after_error(mnt: Path, mounted: Mounts, tmp_path: Path) -> No
             os.pwrite(file, block_of(b"b"), BLOCK)
     with refused(errno.EROFS):
         os.open(mnt / "seq/1", os.O_WRONLY)
+    os.rename(mnt / "seq/1", mnt / "seq/1")
     assert ask(str(mnt), {"request": "info"})["mount"]["read_only"] is True
     entry = find_mount(str(mnt))
     assert entry is not None
     assert "rw" in entry.options
     assert not os.statvfs(mnt).f_flag & os.ST_RDONLY
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user: run it as root")
+def test_users_after_an_error(mnt: Path, mounted: Mounts, tmp_path: Path) -> None:
+    mounted.expect_log(mnt, "seq/0")
+    nobody = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+    with opened(mnt / "seq/0", os.O_WRONLY | os.O_DIRECT) as file:
+        os.pwrite(file, block_of(b"a"), 0)
+        ask(str(mnt), {"request": "force-condition", "zones": [2], "condition": "offline"})
+        with refused(errno.EIO):
+            os.pwrite(file, block_of(b"b"), BLOCK)
+    for name in ("seq/0", "seq/1"):
+        with refused(errno.EROFS):
+            os.truncate(mnt / name, 0)
+        with refused(errno.ENOTDIR):
+            os.rmdir(mnt / name)
+        done = run(*nobody, "sh", "-c", f"truncate -s 0 {name}; chmod 600 {name}", cwd=mnt, check=False)
+        said = [line.rpartition(": ")[2] for line in done.stderr.splitlines()]
+        assert said == [os.strerror(errno.EACCES), os.strerror(errno.EPERM)]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root may open a file of no mode")
+def test_a_conventional_file_that_was_taken_offline_is_not_read(device_dir: DeviceFactory, mounted: Mounts) -> None:
+    """As the kernel's: its size is 0, but a read is refused, and not at the end of the file."""
+    mnt = mounted(device_dir(), "errors=zone-offline")
+    mounted.expect_log(mnt, "cnv/0")
+    with opened(mnt / "cnv/0", os.O_WRONLY | os.O_DIRECT) as file:
+        ask(str(mnt), {"request": "add-faults", "rules": [{"operation": "flush", "effect": "fail"}]})
+        with refused(errno.EIO):
+            os.fsync(file)
+    assert (mnt / "cnv/0").stat().st_size == 0
+    for flags in (os.O_RDONLY, os.O_RDONLY | os.O_DIRECT):
+        with opened(mnt / "cnv/0", flags) as file, refused(errno.EPERM):
+            os.preadv(file, [block_of(b"a")], 0)
 
 
 def test_counters_in_info(device_dir: DeviceFactory, mounted: Mounts) -> None:
@@ -267,6 +302,17 @@ def test_set_id_bits_of_conventional(mnt: Path) -> None:
         assert (mnt / "cnv/0").stat().st_mode & 0o7777 == mode
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="root gives files away; run the tests as root")
+def test_set_id_bits_and_fallocate(mnt: Path) -> None:
+    for mode in (0o755, 0o6755):
+        os.chown(mnt / "seq/0", 12345, 12345)
+        os.chmod(mnt / "seq/0", 0o6755)
+        user = ("setpriv", "--reuid=12345", "--regid=12345", "--clear-groups")
+        done = run(*user, "fallocate", "-l", "4096", "seq/0", cwd=mnt, check=False)
+        assert "supported" in done.stderr
+        assert (mnt / "seq/0").stat().st_mode & 0o7777 == mode
+
+
 def test_swap_file(mnt: Path) -> None:
     run("mkswap", mnt / "cnv/0")
     done = run("swapon", mnt / "cnv/0", check=False)
@@ -280,6 +326,8 @@ def test_fallocate(mnt: Path) -> None:
         done = run("fallocate", *options, "-l", "4096", mnt / "cnv/0", check=False)
         assert done.returncode != 0
         assert "supported" in done.stderr  # "not supported", "keep size mode is unsupported"
+    done = run("fallocate", "-o", str(64 * MIB), "-l", "4096", mnt / "seq/0", check=False)
+    assert "supported" in done.stderr
 
 
 def test_block_size_ioctl(device_dir: DeviceFactory, mounted: Mounts) -> None:

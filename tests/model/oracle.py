@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from zonefs_py.zone import Geometry, ZoneCondition
@@ -268,6 +268,9 @@ class Oracle:
 
     def _mount(self) -> None:
         self.mounted_read_only = self.read_only = self.options.read_only
+        if self.setup.max_open is None and self.setup.max_active is None:
+            # A mount of a device that has no limits ignores explicit-open; a remount does not.
+            self.options = replace(self.options, explicit_open=False)
         self.nodes = {}
         self.handles = {}
         self.device.power_cycle()
@@ -321,11 +324,6 @@ class Oracle:
     def largest_file(self) -> int:
         """No file can ever be larger, in bytes (s_maxbytes)."""
         return max(file.capacity for file in self.files)
-
-    def explicit_open_works(self) -> bool:
-        """explicit-open is ignored on a device that has no limits."""
-        limited = self.setup.max_open is not None or self.setup.max_active is not None
-        return self.options.explicit_open and limited
 
     # What can be seen.
 
@@ -423,10 +421,10 @@ class Oracle:
         return accept(None, effect)
 
     def _open_is_explicit(self, file: ModelFile) -> bool:
-        return self.explicit_open_works() and not file.write_handles and file.size < file.capacity
+        return self.options.explicit_open and not file.write_handles and file.size < file.capacity
 
     def _refuses_write_open(self, file: ModelFile) -> str | None:
-        if file.write_handles or not self.explicit_open_works():
+        if file.write_handles or not self.options.explicit_open:
             return None
         writing = sum(other.write_handles > 0 for other in self.files if not other.conventional)
         if self.setup.max_open is not None and writing >= self.setup.max_open:

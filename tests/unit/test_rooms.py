@@ -160,7 +160,8 @@ def test_reserved_modules_stay_where_they_belong(module: str) -> None:
 # The calls of a file system that handlers of requests make themselves, in trio's thread: none waits for a file's lock.
 # Others are made by workers, who get the method and call it.
 WAITING_FOR_NOBODY = {
-    *("lookup", "getattr", "readdir", "statfs", "is_sequential", "is_synchronous", "count_as_read", "note_refusal"),
+    *("lookup", "getattr", "readdir", "statfs", "is_sequential", "is_offline", "is_synchronous"),
+    *("count_as_read", "note_refusal"),
     *("refuse_create", "refuse_remove", "refuse_rename"),
     *("open_now", "read_now", "write_now", "copy_range_now"),
 }

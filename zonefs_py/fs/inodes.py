@@ -237,6 +237,10 @@ class Inodes(MountedDevice):
         """Whether the file is a sequential zone's. Raises NoSuchFile, IsADirectory."""
         return self._as_file(self._inode(file)).sequential
 
+    def is_offline(self, file: int | str) -> bool:
+        """Whether the file's zone is, or is taken for, offline. Raises NoSuchFile, IsADirectory."""
+        return self._as_file(self._inode(file)).offline
+
     def manage_zone(self, op: ZoneOp, number: int) -> None:
         """Do *op* to zone *number*, as the tools of a device do, and bring its file in line.
 

@@ -64,7 +64,8 @@ class Mount:
         with self._lock:
             if options.read_only and not self.read_only and self._nr_writers:
                 raise FilesystemBusy(f"{self._nr_writers} handles are open for writing")
-            self.options = self._effective(options)
+            # Without limits too: only a mount looks at those, as the kernel's does.
+            self.options = options
             self.read_only = options.read_only
 
     def become_read_only(self, why: str) -> None:

@@ -601,6 +601,9 @@ class Operations(FixedNames):
 
     def _begin_use(self, ino: int, number: int, handle: int, flags: int, sequential: bool) -> OpenMode:
         mode = self._passthrough.open(ino, number, handle, flags, sequential=sequential)
+        if not mode.backing and self._fs.is_offline(ino):
+            # Its size is 0: the page cache would answer reads by the end of the file; they are to be refused.
+            mode = OpenMode(True, 0)
         self._files[handle] = ino
         self._numbers[handle] = number
         if mode.passes_by and self._fs.count_as_read(handle):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from tests.equality import system
 from tests.equality.calls import Calls
 from tests.equality.cases.groups import ERRORS, SCSI_ERRORS, ZNS_ERRORS, case, recover, statvfs, use_broken
 
@@ -178,6 +179,28 @@ def descriptors_of_other_files(t: Calls) -> None:
     t.fsync(other)
     t.on("seq/14", "chmod", 0o600)
     t.record("access", ["seq/14"], os.access, t.path("seq/14"), os.R_OK)
+    recover(t)
+
+
+@case(*ERRORS)
+def users_after_an_error(t: Calls) -> None:
+    """Which refusal comes first."""
+    broken = t.open("seq/36", "RDWR|DIRECT")
+    t.pwrite(broken, 0, t.block)
+    t.external(t.geometry.nr_conventional + 36, "offline")
+    t.pwrite(broken, t.block, t.block)
+    t.record("rename", ["seq/37", "seq/37"], os.rename, t.path("seq/37"), t.path("seq/37"))
+    t.on("seq/36", "rmdir")
+    t.on("seq/37", "rmdir")
+    t.record("fallocate", ["seq/36", 0], system.fallocate, broken.fd, 0, 0, t.block, about=broken)
+    with t.user(1000, 1000):
+        for name in ("seq/36", "seq/37", "cnv/0"):
+            for flags in ("RDONLY", "RDWR|DIRECT", "RDONLY|TRUNC"):
+                t.close(t.open(name, flags))
+            t.truncate(name, 0)
+            t.on(name, "chmod", 0o600)
+            t.on(name, "chown", 1, 1)
+            t.on(name, "utime", (1, 1))
     recover(t)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+
+from tests.equality import system
 from tests.equality.calls import Calls
 from tests.equality.cases.groups import FLAKY, case, recover, use_broken
 
@@ -33,6 +36,35 @@ def write_fails_on_a_flaky_device(t: Calls) -> None:
 
 
 @case(*FLAKY)
+def copy_fails_on_a_flaky_device(t: Calls) -> None:
+    b = t.block
+    source = t.open("seq/40", "RDWR|DIRECT")
+    t.pwrite(source, 0, 4 * b)
+    for name in ("seq/41", "cnv/2"):
+        file = t.open(name, "RDWR|DIRECT")
+        args = ["seq/40", 0, name, 0, 2 * b]
+        t.let_fail("error")
+        t.record("copy_file_range", args, os.copy_file_range, source.fd, file.fd, 2 * b, 0, 0, about=file)
+        t.let_fail("")
+        t.snapshot(name)
+        t.record("copy_file_range", args, os.copy_file_range, source.fd, file.fd, 2 * b, 0, 0, about=file)
+        t.snapshot(name)
+    recover(t)
+
+
+@case(*FLAKY)
+def asynchronous_write_to_conventional_fails(t: Calls) -> None:
+    file = t.open("cnv/2", "RDWR|DIRECT")
+    writer = system.AsyncWriter()
+    t.let_fail("error")
+    t.record("io_submit", ["cnv/2"], writer.write, file.fd, [(t.fill(t.block), t.block, 0)], about=file)
+    t.let_fail("")
+    t.pwrite(file, 0, t.block)
+    writer.close()
+    recover(t)
+
+
+@case(*FLAKY)
 def flush_fails(t: Calls) -> None:
     b = t.block
     for name, flags in (("seq/3", "RDWR|DIRECT"), ("seq/4", "RDWR"), ("seq/5", "RDONLY"), ("cnv/1", "RDWR|DIRECT")):
@@ -53,6 +85,17 @@ def flush_fails(t: Calls) -> None:
         if name.startswith("seq"):
             use_broken(t, name, writer)
         recover(t)
+
+
+@case(*FLAKY)
+def conventional_is_read_after_its_flush_failed(t: Calls) -> None:
+    for flags in ("RDONLY", "RDONLY|DIRECT"):
+        file = t.open("cnv/1", flags)
+        t.pread(file, 0, t.block)
+        t.pread(file, 0, 0)
+        t.lseek(file, 0, os.SEEK_END)
+        t.close(file)
+    t.content("cnv/1")
 
 
 @case(*FLAKY)

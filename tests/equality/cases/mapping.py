@@ -145,3 +145,5 @@ def allocation_at_the_end(t: Calls) -> None:
     size = t.size("cnv/0")
     file = t.open("cnv/0", "RDWR")
     t.record("fallocate", ["cnv/0", 0, size], system.fallocate, file.fd, 0, size, t.block)
+    file = t.open("seq/0", "RDWR|DIRECT")
+    t.record("fallocate", ["seq/0", 0, size], system.fallocate, file.fd, 0, size, t.block)

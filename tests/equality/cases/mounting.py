@@ -11,6 +11,7 @@ from tests.equality import geometry as shapes
 from tests.equality import system
 from tests.equality.calls import Calls
 from tests.equality.cases.groups import case, mode_of, statvfs, use_broken
+from tests.equality.subjects import POLICIES
 
 
 @contextlib.contextmanager
@@ -165,6 +166,66 @@ def remount_to_explicit_open(t: Calls) -> None:
         t.snapshot()
     t.subject.drop()
     t.subject.make(t.geometry, (), ())
+
+
+@case("mounts")
+def remount_to_explicit_open_without_limits(t: Calls) -> None:
+    with formatted(t):
+        t.mount()
+        early = t.open("seq/0", "WRONLY|DIRECT")
+        t.remount("explicit-open")
+        late = t.open("seq/1", "WRONLY|DIRECT")
+        t.counters()
+        t.snapshot()
+        for file in (early, late):
+            t.pwrite(file, 0, t.block)
+        t.snapshot()
+        for file in (early, late):
+            t.ftruncate(file, 0)
+        t.snapshot()
+        for file in (early, late):
+            t.close(file)
+        t.counters()
+        t.snapshot()
+
+
+@case("mounts")
+def finished_while_explicitly_open(t: Calls) -> None:
+    """The close of a zone that is full fails."""
+    t.subject.drop()
+    limited = shapes.GEOMETRIES["limits"]
+    for policy in POLICIES:
+        t.subject.make(limited, (), ())
+        with formatted(t):
+            t.mount(f"explicit-open,errors={policy}")
+            file = t.open("seq/0", "RDWR|DIRECT")
+            t.pwrite(file, 0, t.block)
+            t.external(limited.nr_conventional, "finish")
+            fd, file.fd = file.fd, -1
+            t.files.remove(file)
+            t.record("close", ["seq/0"], os.close, fd)
+            t.snapshot("seq/0")
+            t.counters()
+            for number in range(1, 1 + limited.max_open):
+                t.open(f"seq/{number}", "RDWR|DIRECT")
+        t.subject.drop()
+    t.subject.make(t.geometry, (), ())
+
+
+@case("mounts")
+def first_allocation_by_a_user(t: Calls) -> None:
+    """On a mount of its own: the first one matters."""
+    with formatted(t):
+        t.mount()
+        t.on("seq/0", "chown", 1000, 1000)
+        t.on("seq/0", "chmod", 0o6755)
+        with t.user(1000, 1000):
+            file = t.open("seq/0", "RDWR|DIRECT")
+            t.record("fallocate", ["seq/0", 0], system.fallocate, file.fd, 0, 0, t.block, about=file)
+        t.on("seq/0", "chmod", 0o6755)
+        with t.user(1000, 1000):
+            t.record("fallocate", ["seq/0", 0], system.fallocate, file.fd, 0, 0, t.block, about=file)
+        t.close(file)
 
 
 @case("mounts")

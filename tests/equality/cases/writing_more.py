@@ -206,6 +206,21 @@ def large_with_memory_within_a_page(t: Calls) -> None:
     t.pread(file, 0, 2 * MIB, shift=512)
 
 
+@case("plain")
+def asynchronous_past_the_end(t: Calls) -> None:
+    b = t.block
+    writer = system.AsyncWriter()
+    for name in ("cnv/0", "seq/1"):
+        file = t.open(name, "RDWR|DIRECT")
+        end = t.geometry.capacity
+        if name == "seq/1":
+            t.pwrite(file, 0, end - b)
+        pieces = [(t.fill(2 * b), 2 * b, end - b)]
+        t.record("io_submit", [name, end - b], writer.write, file.fd, pieces, about=file)
+        t.content(name)
+    writer.close()
+
+
 @case(*BOTH, *LIVE)
 def asynchronous(t: Calls) -> None:
     b = t.block

@@ -220,6 +220,30 @@ DIFFERENCES = (
         lambda row: row.call == "fallocate" and row.kernel == row.ours,
     ),
     Difference(
+        "set-user-ID and set-group-ID bits of a file that a user's copy to fails",
+        ("mounts/failing_copy_by_a_user",),
+        lambda row: row.call == "copy_file_range" and row.kernel == row.ours and isinstance(row.ours, str),
+        lasts=True,
+    ),
+    Difference(
+        "copy_file_range within a file, that reaches past the size of the largest file",
+        ("plain/copy_within_a_file_past_the_largest",),
+        lambda row: (
+            row.call == "copy_file_range"
+            and row.args[0] == row.args[2]
+            and row.ours == "EINVAL"
+            and row.args[1] < row.args[3] < row.args[1] + row.args[4]
+            and isinstance(row.kernel, int)
+            and row.kernel < row.args[4]
+        ),
+        lasts=True,
+    ),
+    Difference(
+        "splice from a sequential file that was taken offline, not open with O_DIRECT",
+        ("mounts/splice_of_an_offline_file", "hunt/*"),
+        lambda row: row.call in ("splice-out", "splice") and row.kernel == "EPERM" and row.ours in (0, [0, 0]),
+    ),
+    Difference(
         "asynchronous write (io_submit) of which only a part fits",
         ("plain/asynchronous_past_the_end",),
         lambda row: row.call == "io_submit" and row.kernel == [4096] and row.ours == [-5],

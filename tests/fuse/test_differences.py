@@ -313,6 +313,42 @@ def test_set_id_bits_and_fallocate(mnt: Path) -> None:
         assert (mnt / "seq/0").stat().st_mode & 0o7777 == mode
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="root gives files away; run the tests as root")
+def test_set_id_bits_and_copies(mnt: Path) -> None:
+    for name in ("cnv/0", "seq/0"):
+        os.chown(mnt / name, 12345, 12345)
+    os.chmod(mnt / "seq/0", 0o6755)
+    copy = (
+        "import os; target = os.open('seq/0', os.O_WRONLY | os.O_DIRECT);"
+        "os.copy_file_range(os.open('cnv/0', os.O_RDONLY), target, 4096, 0, 4096)"
+    )
+    user = ("setpriv", "--reuid=12345", "--regid=12345", "--clear-groups", "python3", "-c", copy)
+    assert "Invalid argument" in run(*user, cwd=mnt, check=False).stderr
+    assert (mnt / "seq/0").stat().st_mode & 0o7777 == 0o755
+
+
+def test_copy_within_a_file_past_its_end(mnt: Path) -> None:
+    with opened(mnt / "cnv/0", os.O_RDWR) as file:
+        with refused(errno.EINVAL):
+            os.copy_file_range(file, file, 4 * BLOCK, MIB - 3 * BLOCK, MIB - BLOCK)
+        assert os.copy_file_range(file, file, BLOCK, MIB - 3 * BLOCK, MIB - BLOCK) == BLOCK
+
+
+def test_splice_from_an_offline_file(device_dir: DeviceFactory, mounted: Mounts) -> None:
+    mnt = mounted(device_dir(), "errors=zone-offline")
+    mounted.expect_log(mnt, "seq/0")
+    with opened(mnt / "seq/0", os.O_RDWR | os.O_DIRECT) as file, opened(mnt / "seq/0", os.O_RDONLY) as buffered:
+        ask(str(mnt), {"request": "force-condition", "zones": [2], "condition": "offline"})
+        with refused(errno.EIO):
+            os.pwrite(file, block_of(b"x"), 0)
+        reading, writing = os.pipe()
+        with refused(errno.EPERM):
+            os.splice(file, writing, BLOCK, offset_src=0)
+        assert os.splice(buffered, writing, BLOCK, offset_src=0) == 0
+        os.close(reading)
+        os.close(writing)
+
+
 def test_swap_file(mnt: Path) -> None:
     run("mkswap", mnt / "cnv/0")
     done = run("swapon", mnt / "cnv/0", check=False)

@@ -150,6 +150,17 @@ def copy_nothing(t: Calls) -> None:
 
 
 @case("plain")
+def copy_within_a_file_past_the_largest(t: Calls) -> None:
+    file = t.open("cnv/0", "RDWR")
+    end = t.size("cnv/0")
+    t.pwrite(file, end - 3 * 4096, 3 * 4096)
+    for at, to, length in ((end - 3 * 4096, end - 4096, 4 * 4096), (end - 2 * 4096, end - 4096, 2 * 4096)):
+        args = ["cnv/0", at, "cnv/0", to, length]
+        t.record("copy_file_range", args, os.copy_file_range, file.fd, file.fd, length, at, to, about=file)
+    t.content("cnv/0")
+
+
+@case("plain")
 def send_nothing(t: Calls) -> None:
     source, target = t.open("cnv/0", "RDWR"), t.open("seq/0", "WRONLY|DIRECT")
     for offset in (t.size("cnv/0"), 1 << 40):

@@ -228,6 +228,48 @@ def first_allocation_by_a_user(t: Calls) -> None:
         t.close(file)
 
 
+def _splice(source: int, pipe: int, length: int) -> int:
+    return os.splice(source, pipe, length, offset_src=0)
+
+
+@case("mounts")
+def failing_copy_by_a_user(t: Calls) -> None:
+    with formatted(t):
+        t.mount()
+        for name in ("cnv/0", "seq/0"):
+            t.on(name, "chown", 1000, 1000)
+            t.on(name, "chmod", 0o6755)
+        with t.user(1000, 1000):
+            source = t.open("cnv/0", "RDONLY")
+            target = t.open("seq/0", "WRONLY|DIRECT")
+            args = ["cnv/0", 0, "seq/0", t.block, t.block]
+            copied = (source.fd, target.fd, t.block, 0, t.block)
+            t.record("copy_file_range", args, os.copy_file_range, *copied, about=target)
+        t.close(source)
+        t.close(target)
+        for name in ("cnv/0", "seq/0"):
+            t.on(name, "chown", 0, 0)
+
+
+@case("mounts")
+def splice_of_an_offline_file(t: Calls) -> None:
+    with formatted(t):
+        t.mount("errors=zone-offline")
+        file = t.open("seq/0", "RDWR|DIRECT")
+        t.pwrite(file, 0, 2 * t.block)
+        buffered = t.open("seq/0", "RDONLY")
+        t.external(t.geometry.seq_zone(0), "write")
+        t.pwrite(file, 2 * t.block, t.block)
+        reader, writer = os.pipe()
+        for how, one in (("direct", file), ("buffered", buffered)):
+            t.record("splice-out", ["seq/0", how], _splice, one.fd, writer, t.block, about=one)
+        os.close(reader)
+        os.close(writer)
+        t.close(buffered)
+        t.close(file)
+    t.external(t.geometry.seq_zone(0), "reset")
+
+
 @case("mounts")
 def remount_without_options(t: Calls) -> None:
     with formatted(t):

@@ -286,6 +286,12 @@ class TestRefused:
             calls = len(device.calls)
             with pytest.raises(ReadOnlyFilesystem):
                 fs.copy_range(reader, 0, writer, 0, BLOCK)
+            # The size of the largest file is looked at before, as by the kernel; not that of this one.
+            assert fs.max_file_size == ZONE_SIZE > CAPACITY
+            with pytest.raises(ReadOnlyFilesystem):
+                fs.copy_range(reader, 0, writer, CAPACITY, BLOCK)
+            with pytest.raises(BeyondCapacity):
+                fs.copy_range(reader, 0, writer, ZONE_SIZE, BLOCK)
             assert fs.copy_range(reader, ZONE_SIZE, writer, 0, BLOCK) == 0
             assert len(device.calls) == calls
 

@@ -258,23 +258,38 @@ class FileCopier:
         self._clock = clock
         self.readings = Readings()
 
-    def check(self, source: ZoneFile, source_offset: int, target: ZoneFile, offset: int, length: int) -> int:
+    def check(
+        self,
+        source: ZoneFile,
+        source_offset: int,
+        target: ZoneFile,
+        offset: int,
+        length: int,
+        *,
+        max_file_size: int,
+    ) -> int:
         """The checks of a copy, under the locks. Return the length it will have."""
         length = source.check_read(source_offset, length, direct=False)
         if not length:
             return 0
         if source is target and source_offset < offset + length and offset < source_offset + length:
             raise InvalidRequest(f"{source.name}: copy of {length} bytes from {source_offset} to {offset} overlaps")
-        return target.check_copy_destination(offset, length, read_only=self._mount.read_only)
+        return target.check_copy_destination(
+            offset, length, read_only=self._mount.read_only, max_file_size=max_file_size
+        )
 
-    def check_ranges(self, sources: Sequence[Source], target: ZoneFile, offset: int | None) -> int:
+    def check_ranges(
+        self, sources: Sequence[Source], target: ZoneFile, offset: int | None, *, max_file_size: int
+    ) -> int:
         """The checks of a copy of ranges, under the locks. Return where it begins."""
         if offset is None:
             if not target.sequential:
                 raise InvalidRequest(f"{target.name}: a conventional file has no write pointer to copy to")
             offset = target.size
         total = sum(source.length for source in sources)
-        if target.check_copy_destination(offset, total, read_only=self._mount.read_only) < total:
+        read_only = self._mount.read_only
+        fitting = target.check_copy_destination(offset, total, read_only=read_only, max_file_size=max_file_size)
+        if fitting < total:
             raise BeyondCapacity(f"{target.name}: copy of {total} bytes to {offset}, capacity {target.capacity}")
         if total > MAX_TOTAL_BYTES:
             raise InvalidRequest(f"{target.name}: copy of {total} bytes: at once it can be {MAX_TOTAL_BYTES}")

@@ -198,16 +198,17 @@ class ZoneFile(Inode):
             raise NotAtWritePointer(f"{self.name}: write at {offset}, but the write pointer is at {self.size}")
         return offset, length
 
-    def check_copy_destination(self, offset: int, length: int, *, read_only: bool) -> int:
+    def check_copy_destination(self, offset: int, length: int, *, read_only: bool, max_file_size: int) -> int:
         """Return how many of *length* bytes can be copied to *offset*: what the capacity allows, in whole blocks if
         the file is sequential.
 
-        A copy is an operation of the device, not a buffered write: no O_DIRECT is needed. Raises NotPermitted,
-        ReadOnlyFilesystem, BeyondCapacity (so at the write pointer of a full zone), NotAtWritePointer, NotAligned.
+        A copy is an operation of the device, not a buffered write: no O_DIRECT is needed. *max_file_size* is that of
+        the largest file of the file system, which the kernel looks at first. Raises NotPermitted, ReadOnlyFilesystem,
+        BeyondCapacity (so at the write pointer of a full zone), NotAtWritePointer, NotAligned.
         """
         if self.immutable:
             raise self.refusal("written")
-        if read_only:
+        if read_only and offset < max_file_size:
             raise ReadOnlyFilesystem(f"{self.name}: the file system is read-only")
         if offset >= self.capacity:
             raise BeyondCapacity(f"{self.name}: copy to {offset}, capacity {self.capacity}")

@@ -143,7 +143,14 @@ class Filesystem(OpenFiles):
         with Locks((reader.file, writer.file), writer.file, self._copier.readings, wait=wait) as locks:
             if not locks.are_held:
                 return None
-            length = self._copier.check(reader.file, source_offset, writer.file, destination_offset, length)
+            length = self._copier.check(
+                reader.file,
+                source_offset,
+                writer.file,
+                destination_offset,
+                length,
+                max_file_size=self.max_file_size,
+            )
             if not length:
                 return 0
             piece = Source(reader.file, source_offset, length, reader.keep_atime)
@@ -191,7 +198,7 @@ class Filesystem(OpenFiles):
         _refuse_lost((target, *(piece.file for piece in pieces)))
         self._copier.readings.wait_for_turn([piece.file for piece in pieces])
         with Locks((target, *(piece.file for piece in pieces)), target, self._copier.readings) as locks:
-            offset = self._copier.check_ranges(pieces, target, destination_offset)
+            offset = self._copier.check_ranges(pieces, target, destination_offset, max_file_size=self.max_file_size)
             result, verdicts = self._copier.copy(self.copy_engine, pieces, target, offset, locks)
         for file, verdict in verdicts:
             self._announce(file, verdict)

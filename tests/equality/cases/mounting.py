@@ -228,6 +228,27 @@ def first_allocation_by_a_user(t: Calls) -> None:
         t.close(file)
 
 
+@case("mounts")
+def copies_when_an_error_has_made_it_read_only(t: Calls) -> None:
+    with formatted(t):
+        t.mount()
+        source = t.open("cnv/0", "RDONLY")
+        target = t.open("seq/0", "RDWR|DIRECT")
+        t.external(t.geometry.seq_zone(1), "write")
+        file = t.open("seq/1", "RDWR|DIRECT")
+        t.pwrite(file, 0, t.block)
+        end = t.geometry.capacity
+        for one in (target, file):
+            for to in (0, t.block, end - t.block, end, end + t.block):
+                args = ["cnv/0", 0, one.name, to, t.block]
+                copied = (source.fd, one.fd, t.block, 0, to)
+                t.record("copy_file_range", args, os.copy_file_range, *copied, about=one)
+        t.close(source)
+        t.close(target)
+        t.close(file)
+    t.external(t.geometry.seq_zone(1), "reset")
+
+
 def _splice(source: int, pipe: int, length: int) -> int:
     return os.splice(source, pipe, length, offset_src=0)
 

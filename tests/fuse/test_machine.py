@@ -9,9 +9,11 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from tests.model.drivers import MountDriver
-from tests.model.machine import make_machine
-from tests.model.strategies import setups
+from tests.model.machine import make_machine, stepping
+from tests.model.oracle import Options, Setup
+from tests.model.strategies import Amount, setups
 from zonefs_py.units import KIB
+from zonefs_py.zone import Geometry, ZoneOp
 
 ZONE_SIZES = (64 * KIB, 256 * KIB)
 
@@ -32,3 +34,16 @@ def test_live_mount(request: pytest.FixtureRequest, passthrough: str) -> None:
         phases=(Phase.explicit, Phase.reuse, Phase.generate, *([Phase.shrink] if long else [])),
     )
     run_state_machine_as_test(make_machine(lambda: MountDriver(passthrough), setups(ZONE_SIZES)), settings=chosen)
+
+
+@pytest.mark.skipif(not os.access("/dev/fuse", os.R_OK | os.W_OK), reason="needs /dev/fuse: modprobe fuse")
+@pytest.mark.skipif(os.geteuid() != 0, reason="remount needs root")
+def test_a_zone_that_somebody_finished_cannot_be_opened_explicitly() -> None:
+    """The machine met it: a remount turns explicit-open on where there are no limits."""
+    with stepping(MountDriver("off"), Setup(Geometry(64 * KIB, 48 * KIB, 6, 3, 4 * KIB, 64 * KIB))) as machine:
+        machine.remount(options=Options(explicit_open=True), read_only=False)
+        machine.write_sequentially(index=0, amount=Amount(blocks=1), appends=False)
+        machine.close_file(index=0)
+        machine.somebody_manages(index=0, op=ZoneOp.FINISH)
+        machine.write_sequentially(index=0, amount=Amount(blocks=1), appends=False)
+        assert machine.oracle.file("seq/0").size == 4 * KIB

@@ -156,6 +156,8 @@ class ModelDevice:
     def refuses_open(self, number: int) -> str | None:
         """Errno name of an explicit open."""
         zone = self.zones[number]
+        if zone.lazily_moved and zone.wpoffset == zone.capacity:
+            return "EIO"  # it looks first
         return "EIO" if zone.condition in (*BAD, FULL, NOT_WP) else self._lacks_resources(zone)
 
     def open(self, number: int) -> None:

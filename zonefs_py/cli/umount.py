@@ -12,7 +12,7 @@ from zonefs_py.cli.mount import clean_up, is_stale, unmount
 from zonefs_py.cli.parameters import PATH
 from zonefs_py.config import FILESYSTEM_TYPE
 from zonefs_py.control.client import ask_daemon
-from zonefs_py.control.mounts import MountEntry, find_mount, find_mounts_of
+from zonefs_py.control.mounts import MountEntry, find_mount, find_mount_of
 from zonefs_py.errors import MountError
 
 PATIENCE_SECONDS = 120
@@ -27,7 +27,9 @@ def umount(mountpoint: str, lazy: bool) -> None:
     Returns when everything is on the device and the device is free again. A mount whose daemon has died is cleaned up.
     Calls that are stuck by a fault fail first: who waits for them must be able to let go of the mount.
     """
-    entry = find_mount(mountpoint) or _find_mount_of(mountpoint)
+    entry = find_mount(mountpoint) or find_mount_of(mountpoint)
+    if entry is None:
+        raise MountError(f"{mountpoint} is not mounted")
     mountpoint = entry.mountpoint
     if entry.type != FILESYSTEM_TYPE:
         raise MountError(f"{mountpoint} is a mount of type {entry.type}, not of zonefs-py")
@@ -46,16 +48,6 @@ def umount(mountpoint: str, lazy: bool) -> None:
     finally:
         if daemon is not None:
             os.close(daemon)
-
-
-def _find_mount_of(device: str) -> MountEntry:
-    """Return the mount of *device*, as umount(8) takes one. Raises MountError unless there is one, and one only."""
-    found = find_mounts_of(device)
-    if not found:
-        raise MountError(f"{device} is not mounted")
-    if len(found) > 1:
-        raise MountError(f"{device} is mounted at {' and '.join(one.mountpoint for one in found)}: say which")
-    return found[0]
 
 
 def _open_daemon(entry: MountEntry) -> int | None:

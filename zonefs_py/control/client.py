@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from zonefs_py.config import FILESYSTEM_TYPE
-from zonefs_py.control.mounts import MountEntry, find_mount, find_mounts_of
+from zonefs_py.control.mounts import MountEntry, find_mount, find_mount_of
 from zonefs_py.control.socket_path import check_runtime_directory, socket_path
 from zonefs_py.device.fault_rules import FaultRule, describe_rule
 from zonefs_py.device.power_cut import PowerCut, ZoneLoss, parse_keep
@@ -31,12 +31,10 @@ def find_target(target: str) -> MountEntry:
     mount = find_mount(target)
     if mount is not None and mount.type == FILESYSTEM_TYPE:
         return mount
-    found = find_mounts_of(target)
-    if not found:
+    found = find_mount_of(target)
+    if found is None:
         raise MountError(f"{target} is neither a mount point of zonefs-py nor a device that is mounted")
-    if len(found) > 1:
-        raise MountError(f"{target} is mounted at {' and '.join(one.mountpoint for one in found)}: say which")
-    return found[0]
+    return found
 
 
 def ask(mountpoint: str, request: dict[str, Any]) -> Any:

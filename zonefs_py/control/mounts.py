@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from zonefs_py.config import FILESYSTEM_TYPE
 from zonefs_py.device.stack_spec import device_paths, parse_spec
-from zonefs_py.errors import UserError
+from zonefs_py.errors import MountError, UserError
 
 _ESCAPE = re.compile(rb"\\([0-7]{3})")
 
@@ -61,11 +61,17 @@ def find_mount(mountpoint: str) -> MountEntry | None:
     return found[-1] if found else None
 
 
-def find_mounts_of(device: str) -> list[MountEntry]:
-    """Return the mounts of ours of *device*: the text of a stack, or the path of a device, also as a part of one."""
+def find_mount_of(device: str) -> MountEntry | None:
+    """Return the mount of *device*, the text of a stack, or the path of a device, also as a part of one; None if none.
+
+    Raises MountError if there are several.
+    """
     wanted = _identities(device)
     ours = (entry for entry in list_mounts() if entry.type == FILESYSTEM_TYPE)
-    return [entry for entry in ours if entry.source == device or wanted & _identities(entry.source)]
+    found = [entry for entry in ours if entry.source == device or wanted & _identities(entry.source)]
+    if len(found) > 1:
+        raise MountError(f"{device} is mounted at {' and '.join(one.mountpoint for one in found)}: say which")
+    return found[0] if found else None
 
 
 def _identities(device: str) -> set[tuple[int, int]]:

@@ -360,6 +360,15 @@ def test_an_answer_may_take_longer_than_a_client_has_patience(
     assert daemon.fs.getattr(2).size == 0
 
 
+def test_a_daemon_shows_that_it_lives_while_a_file_is_being_closed(daemon: Daemon) -> None:
+    waited: list[str] = []
+    daemon.fs.until_closed = lambda: waited.append("for the close")
+    assert ask(daemon, "ping")["errors"] == "remount-ro"
+    assert not waited
+    ask(daemon, "statistics")
+    assert waited == ["for the close"]
+
+
 def test_of_a_daemon_that_has_ended_no_answer_is_awaited(
     stuck_reset: tuple[Counting, Future[dict[str, Any]]],
 ) -> None:

@@ -66,8 +66,9 @@ class Control:
     def answer(self, request: Any) -> dict[str, Any]:
         """Return the answer to *request*, a decoded JSON value. Never raises for anything a client can send."""
         try:
-            self._fs.until_closed()
             name = request.get("request") if isinstance(request, dict) else None
+            if name != "ping":  # by which the daemon shows that it lives
+                self._fs.until_closed()
             if isinstance(name, str) and name in live.REQUESTS:
                 return {"ok": True, "result": live.REQUESTS[name](self._fs, request)}
             handler = self.REQUESTS.get(name) if isinstance(name, str) else None

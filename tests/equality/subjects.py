@@ -129,6 +129,9 @@ class Subject(ABC):
     def wait_for_end(self) -> None:  # noqa: B027  (not abstract: a file system of the kernel's ends with its last file)
         """Wait until the file system that was detached is gone."""
 
+    def wait_for_closes(self) -> None:  # noqa: B027  (not abstract: the kernel's close(2) does it)
+        """Wait until files that were closed are closed on the device, too."""
+
 
 class _OnBlockDevice(Subject):
     """What the subjects on a block device have in common."""
@@ -146,13 +149,8 @@ class _OnBlockDevice(Subject):
     def drop(self) -> None:
         self.device.remove()
 
-    def _wait_for_closes(self) -> None:
-        # A close(2) that FUSE has not passed on yet goes before this.
-        if os.path.ismount(self.root):
-            os.statvfs(self.root)
-
     def report(self) -> Zones:
-        self._wait_for_closes()
+        self.wait_for_closes()
         return self.device.report()
 
     def external(self, zone: int, what: str) -> None:
@@ -167,7 +165,7 @@ class _OnBlockDevice(Subject):
         raise AssertionError("no part of a zone of this device can fail")
 
     def let_fail(self, how: str) -> None:
-        self._wait_for_closes()
+        self.wait_for_closes()
         self.device.let_fail(how)
 
 
@@ -337,6 +335,12 @@ class _Ours(Subject):
     def umount(self) -> None:
         system.umount(self.root)
         self.wait_for_end()
+
+    def wait_for_closes(self) -> None:
+        from zonefs_py.control.client import ask
+
+        if os.path.ismount(self.root):
+            ask(self.root, {"request": "copy-limits"})
 
     def wait_for_end(self) -> None:
         # The daemon was forked by this process; the device is free when it has ended.

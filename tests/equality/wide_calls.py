@@ -539,7 +539,7 @@ class Player:
             t.files.remove(file)
             fd, file.fd = file.fd, -1
             t.record("close", [file.name], os.close, fd)
-            os.statvfs(t.subject.root)
+            t.subject.wait_for_closes()
             t.line(call="state", args=[file.name], ret=t.state(file.name))
 
     def set_flags(self, slot: int, flags: str) -> None:

@@ -204,6 +204,7 @@ def finished_while_explicitly_open(t: Calls) -> None:
             fd, file.fd = file.fd, -1
             t.files.remove(file)
             t.record("close", ["seq/0"], os.close, fd)
+            t.subject.wait_for_closes()
             t.snapshot("seq/0")
             t.counters()
             for number in range(1, 1 + limited.max_open):

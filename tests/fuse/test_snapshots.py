@@ -58,7 +58,8 @@ def test_data_is_shared_and_changes_are_found_by_it(host: HostFilesystem) -> Non
     original = (path / "cnv-000000").read_bytes()
     with (path / "cnv-000000").open("r+b") as file:
         file.seek(5 * MIB + 1)
-        file.write(b"x")
+        # Not what chance may have put there before.
+        file.write(bytes([original[5 * MIB + 1] ^ 0xFF]))
         file.flush()
         # Still only in memory: it must be seen all the same.
         assert not same("cnv-000000")

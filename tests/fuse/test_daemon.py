@@ -251,6 +251,20 @@ def test_unmounting_by_the_name_of_the_device(site: Site) -> None:
     assert not is_mounted(one)
 
 
+def test_unmounting_by_a_device_that_is_a_mount_of_something_else(site: Site) -> None:
+    as_root()
+    device, mnt = site.device(), site.mountpoint()
+    run("mount", "--bind", device, device)
+    try:
+        pid = site.mount(device, mnt)
+        zonefs_py("umount", device)
+        site.wait_for_end(pid)
+        refused(zonefs_py("umount", device, check=False), "is a mount of type")
+    finally:
+        run("umount", device)
+    assert not is_mounted(mnt)
+
+
 def test_unmounting_what_is_not_ours(site: Site) -> None:
     mnt = site.mountpoint()
     refused(zonefs_py("umount", mnt, check=False), str(mnt), "not mounted")

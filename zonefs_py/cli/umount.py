@@ -27,7 +27,10 @@ def umount(mountpoint: str, lazy: bool) -> None:
     Returns when everything is on the device and the device is free again. A mount whose daemon has died is cleaned up.
     Calls that are stuck by a fault fail first: who waits for them must be able to let go of the mount.
     """
-    entry = find_mount(mountpoint) or find_mount_of(mountpoint)
+    entry = find_mount(mountpoint)
+    if entry is None or entry.type != FILESYSTEM_TYPE:
+        # A device may itself be where something else is mounted.
+        entry = find_mount_of(mountpoint) or entry
     if entry is None:
         raise MountError(f"{mountpoint} is not mounted")
     mountpoint = entry.mountpoint

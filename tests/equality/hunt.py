@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tests.afterwards import unmounted_afterwards
 from tests.equality.compare import Line, compare_case
-from tests.equality.play import SECONDS, Players, put, take
+from tests.equality.play import POLL_SECONDS, SECONDS, Players, put, take
 from tests.equality.random_calls import Random
 from tests.equality.shrink import shrink
 from tests.equality.wide_calls import SCENES, Step, draw
@@ -64,10 +64,12 @@ def first_difference(scene: str, kernel: list[Line], ours: list[Line]) -> tuple[
     lines = kernel if index < len(kernel) else ours
     if row is None:
         # One of them made other calls than the other: what matters is which.
-        asked = [str(some[index]["call"]) if index < len(some) else "nothing" for some in (kernel, ours)]
-        return result.equal, result.known, Finding(("asked", *asked), text, lines[index]["step"])  # type: ignore[arg-type]
-    kind = (row.call, *(answer if isinstance(answer, str) else "" for answer in (row.kernel, row.ours)))
-    return result.equal, result.known, Finding(kind, text, lines[index]["step"])  # type: ignore[arg-type]
+        theirs, mine = (str(some[index]["call"]) if index < len(some) else "nothing" for some in (kernel, ours))
+        kind = ("asked", theirs, mine)
+    else:
+        theirs, mine = (answer if isinstance(answer, str) else "" for answer in (row.kernel, row.ours))
+        kind = (row.call, theirs, mine)
+    return result.equal, result.known, Finding(kind, text, lines[index]["step"])
 
 
 @dataclass
@@ -133,7 +135,7 @@ def both_sides(directory: Path, minutes: float) -> Iterator[Both]:
             try:
                 lines: list[list[Line]] = take(share / "answer")
             except FileNotFoundError:
-                time.sleep(0.02)
+                time.sleep(POLL_SECONDS)
             else:
                 return lines
         raise HuntError("the machine has ended, or does not answer")

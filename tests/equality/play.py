@@ -30,6 +30,9 @@ from tests.equality.geometry import pack_superblock
 from tests.equality.subjects import SUBJECTS, Subject
 from tests.equality.wide_calls import SCENES, Player, Scene, Step
 
+POLL_SECONDS = 0.02
+"""How often each side looks for a file of the other's: a 9p share tells nobody of a new one."""
+
 SECONDS = 600
 """For one list of steps; a file system that needs more hangs."""
 
@@ -126,7 +129,7 @@ def serve(directory: Path, players: Players) -> None:
         try:
             kinds, scene, steps = take(directory / "ask")
         except FileNotFoundError:
-            time.sleep(0.02)
+            time.sleep(POLL_SECONDS)
             continue
         put(directory / "answer", players.play(kinds, scene, steps))
 

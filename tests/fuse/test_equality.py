@@ -7,6 +7,7 @@ import platform
 import re
 import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -98,3 +99,33 @@ def test_documented_differences_are_patterns() -> None:
     rows = re.findall(r"^\| (.*?) \|", text, re.MULTILINE)
     documented = [name for name in rows if name != "what"]
     assert sorted(documented) == sorted([*(difference.name for difference in DIFFERENCES), *NOT_COMPARED])
+
+
+WAIT_AS_A_USER = """
+import os, sys
+from pathlib import Path
+from tests.equality.geometry import GEOMETRIES, pack_superblock
+from tests.equality.subjects import SUBJECTS
+
+subject = SUBJECTS["ours"](Path(sys.argv[1]))
+subject.make(GEOMETRIES["small"], (), ())
+subject.format(pack_superblock())
+subject.mount()
+try:
+    os.seteuid(1000)
+    subject.wait_for_closes()
+    print(os.geteuid())
+finally:
+    os.seteuid(0)
+    subject.umount()
+"""
+
+
+@needs_root
+def test_closes_are_waited_for_whoever_makes_the_calls() -> None:
+    """A hunt closes files as other users, whom the daemon does not answer."""
+    with tempfile.TemporaryDirectory(prefix="equality-") as directory:
+        os.chmod(directory, 0o755)
+        words = [sys.executable, "-c", WAIT_AS_A_USER, directory]
+        done = subprocess.run(words, cwd=runner.ROOT, capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout == "1000\n"
